@@ -1,0 +1,1 @@
+"""A live read replica for merutable tables that speaks Arrow Flight SQL."""

@@ -1,0 +1,106 @@
+"""The one exception tree. Only `flightsql/status.py` turns these into Flight errors."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+
+class ReplicaError(Exception):
+    """Base of every error raised on purpose. `retryable`: the same call may succeed later."""
+
+    retryable = False
+
+
+class ConfigError(ReplicaError):
+    """A setting, path or option is wrong; correct it and start again."""
+
+
+class InvalidStatement(ReplicaError):
+    """The SQL can't be run as it stands (syntax, names, types, parameters); correct it."""
+
+
+class NotAllowed(InvalidStatement):
+    """The statement writes or leaves the sandbox; no retry will help."""
+
+
+class ReadOnly(NotAllowed):
+    """A write was sent to a replica; send it to the primary that the message names."""
+
+
+class TableNotFound(ReplicaError):
+    """No table of this name is served here."""
+
+
+class StatementNotFound(ReplicaError):
+    """A ticket or prepared statement is unknown, used up or expired; plan it again."""
+
+
+class ConstraintViolation(InvalidStatement):
+    """A write breaks the table's key or nullability; nothing was changed."""
+
+
+class SchemaMismatch(ReplicaError):
+    """Data doesn't fit the table's schema, or a type can't be carried exactly."""
+
+
+class FeedError(ReplicaError):
+    """The feed said something impossible; nothing of that batch was applied. Connect again."""
+
+    retryable = True
+
+
+class LogGap(FeedError):
+    """The feed can't give every op after `requested`: rebuild from a newer base."""
+
+    retryable = False
+
+    def __init__(
+        self, requested: int, earliest_available: int | None, reason: str, lineage: UUID | None = None
+    ) -> None:
+        earliest = "unknown" if earliest_available is None else str(earliest_available)
+        super().__init__(f"log gap: requested since {requested}, earliest available {earliest}: {reason}")
+        self.requested = requested
+        self.earliest_available = earliest_available
+        self.reason = reason
+        self.lineage = lineage
+
+
+class BaseError(ReplicaError):
+    """A base snapshot can't be read; the message names file and reason."""
+
+
+class BaseNotUsable(BaseError):
+    """A snapshot is half written, gone or not there yet; the old one stays. Try again later."""
+
+    retryable = True
+
+
+class NotCaughtUp(ReplicaError):
+    """Only an older state than the one served is to be had; the old one goes on serving."""
+
+    retryable = True
+
+    def __init__(self, message: str, *, served_seq: int, offered_seq: int) -> None:
+        super().__init__(f"{message}: serving seq {served_seq}, only seq {offered_seq} is to be had")
+        self.served_seq = served_seq
+        self.offered_seq = offered_seq
+
+
+class Unavailable(ReplicaError):
+    """The table or server isn't ready, or the wait for a position ended; try again."""
+
+    retryable = True
+
+
+class TimedOut(ReplicaError):
+    """A deadline passed; what was under way was given up whole."""
+
+    retryable = True
+
+
+class LimitExceeded(ReplicaError):
+    """A named limit is reached; the message gives it, its unit and what was asked."""
+
+
+class Closed(ReplicaError):
+    """The object was closed before or during the call."""
