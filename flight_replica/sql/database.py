@@ -1,0 +1,55 @@
+"""One hardened DuckDB database a process. Every session on it runs at UTC, without extensions.
+
+Three walls keep a client's SQL inside: the check of the parsed statement (`sandbox.py`), read-only
+transactions (`view.py`) and these settings, which are locked once the database is open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import duckdb
+
+
+def quote(name: str) -> str:
+    """`name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """`text` as an SQL string literal."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def open_database(
+    path: Path | None = None,
+    *,
+    readable: Sequence[Path] = (),
+    memory_limit: str | None = None,
+    temp_directory: Path | None = None,
+) -> duckdb.DuckDBPyConnection:
+    """The root connection of a database: in `path`, or in memory. Sessions are its `cursor()`s.
+
+    SQL on it reaches files below `readable` only, and no setting can be changed afterwards.
+    """
+    connection = duckdb.connect(str(path) if path is not None else ":memory:")
+    settings: list[str] = [
+        "SET GLOBAL TimeZone = 'UTC'",
+        "SET GLOBAL autoinstall_known_extensions = false",
+        "SET GLOBAL autoload_known_extensions = false",
+        "SET GLOBAL preserve_insertion_order = false",
+    ]
+    if memory_limit is not None:
+        settings.append(f"SET GLOBAL memory_limit = {literal(memory_limit)}")
+    if temp_directory is not None:
+        settings.append(f"SET GLOBAL temp_directory = {literal(str(temp_directory))}")
+    directories = ", ".join(literal(str(directory.resolve())) for directory in readable)
+    settings += [
+        f"SET GLOBAL allowed_directories = [{directories}]",
+        "SET GLOBAL enable_external_access = false",
+        "SET GLOBAL lock_configuration = true",
+    ]
+    for setting in settings:
+        connection.execute(setting)
+    return connection
