@@ -40,7 +40,7 @@ proto: $(STAMP)  ## regenerate flight_replica/_pb from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=flight_replica/_pb proto/*.proto
 
 bench: $(STAMP)  ## run every benchmark; results go to benchmarks/results
-	@for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
+	@for file in benchmarks/bench_*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -75,6 +75,12 @@ class BaseNotUsable(BaseError):
     retryable = True
 
 
+class LineageChanged(BaseError):
+    """The base is of another history of the table than the log: load the table afresh."""
+
+    retryable = True
+
+
 class NotCaughtUp(ReplicaError):
     """Only an older state than the one served is to be had; the old one goes on serving."""
 

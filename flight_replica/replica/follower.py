@@ -1,0 +1,144 @@
+"""`Follower`: keeps one replica fresh. Applies the feed as it comes, adopts newer bases, recovers from gaps.
+
+Two threads, so that loading a base never stops the feed: `follow-TABLE` and `rebase-TABLE`. What can't be
+mended within the replica's lineage (the table was dropped, or created anew) ends the follower; its owner
+looks at `ended`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+from flight_replica.errors import Closed, LineageChanged, LogGap, NotCaughtUp, ReplicaError, TableNotFound
+from flight_replica.log.backoff import Backoff, BackoffConfig
+from flight_replica.replica.replica import Replica
+
+_log = logging.getLogger(__name__)
+
+
+class Follower:
+    """Owns its threads from `start` to `close`. `on_trouble` hears each change: a reason, or "" when well."""
+
+    def __init__(self, replica: Replica, on_trouble: Callable[[str], None]) -> None:
+        self._replica = replica
+        self._on_trouble = on_trouble
+        self._trouble = ""
+        self._stop = threading.Event()
+        self._rebase_wanted = threading.Event()
+        self.ended = threading.Event()  # following is over, for the reason in `end_reason`
+        self.end_reason: ReplicaError | None = None
+        self._threads = [
+            threading.Thread(target=self._follow, name=f"follow-{replica.table}", daemon=True),
+            threading.Thread(target=self._rebase, name=f"rebase-{replica.table}", daemon=True),
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End both threads; the replica's log source is closed with them."""
+        self._stop.set()
+        self._rebase_wanted.set()
+        self._replica.log.close()
+        for thread in self._threads:
+            thread.join()
+
+    def _say(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            self._trouble = trouble
+            self._on_trouble(trouble)
+
+    # --- following --------------------------------------------------------------------------------
+
+    def _follow(self) -> None:
+        backoff = Backoff(BackoffConfig(max_seconds=5.0))
+        try:
+            while not self._stop.is_set():
+                self._follow_or_mend(backoff)
+        except ReplicaError as error:
+            self._end(error)
+        else:
+            self._end(Closed("the follower is closed"))
+
+    def _end(self, reason: ReplicaError) -> None:
+        self.end_reason = self.end_reason or reason
+        self.ended.set()
+
+    def _follow_or_mend(self, backoff: Backoff) -> None:
+        """Follow until something happens, and deal with it. Raises what ends the follower."""
+        try:
+            self._follow_once(backoff)
+        except (Closed, TableNotFound):
+            raise
+        except LogGap as gap:
+            if gap.lineage not in (None, self._replica.lineage) or not self._replica.is_loaded:
+                raise
+            self._recover(gap, backoff)
+        except Exception as error:  # the feed is read again from what is visible
+            _log.warning("following failed table=%s error=%s", self._replica.table, error)
+            self._say(f"following failed: {error}")
+            self._stop.wait(backoff.next_seconds())
+
+    def _follow_once(self, backoff: Backoff) -> None:
+        replica = self._replica
+        with closing(replica.log.follow(replica.begin_following())) as stream:
+            replica.change_schema(replica.log.schema)
+            for batch in stream:
+                replica.receive(batch)
+                backoff.reset()
+                self._say("")
+                if replica.is_loaded and replica.state.tail_bytes > replica.settings.tail_bytes_max:
+                    self._rebase_wanted.set()
+        if not self._stop.is_set():
+            replica.change_schema(replica.log.schema)
+
+    def _recover(self, gap: LogGap, backoff: Backoff) -> None:
+        """Adopt a newer base; without one keep serving what there is, and say so."""
+        seen = self._replica.visible_seq
+        try:
+            base_seq = self._replica.recover_from_log_gap()
+            _log.info("recovered from a log gap table=%s base_seq=%d", self._replica.table, base_seq)
+        except NotCaughtUp as error:
+            self._say(str(error))
+        except ReplicaError as error:
+            self._say(f"{gap}; recovery failed: {error}")
+        if self._replica.visible_seq > seen:
+            return
+        self._say(f"{gap}; no newer base yet")
+        self._stop.wait(backoff.next_seconds())
+
+    # --- newer bases ------------------------------------------------------------------------------
+
+    def _rebase(self) -> None:
+        while not self._stop.is_set():
+            self._rebase_wanted.wait(self._replica.settings.base_poll_seconds)
+            self._rebase_wanted.clear()
+            if self._replica.is_loaded and not self._stop.is_set():
+                self._rebase_if_newer()
+
+    def _rebase_if_newer(self) -> None:
+        replica = self._replica
+        try:
+            version = replica.base.poll()
+            if version is None or version == replica.base_version:
+                return
+            base_seq, visible_seq = replica.rebase_hotswap()
+        except Closed:
+            return
+        except LineageChanged as error:
+            self._end(error)
+            return
+        except Exception as error:  # the old state serves on; the next poll tries again
+            _log.warning("rebase failed table=%s error=%s", replica.table, error)
+            return
+        _log.info(
+            "rebased table=%s base_seq=%d visible_seq=%d millis=%d",
+            replica.table,
+            base_seq,
+            visible_seq,
+            replica.stats.last_rebase_warmup_millis,
+        )

@@ -1,0 +1,79 @@
+"""What a primary publishes about a table, and the base it points to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import unquote, urlparse
+from uuid import UUID
+
+from flight_replica.base.empty import EmptyBase
+from flight_replica.base.iceberg import IcebergBase
+from flight_replica.base.merutable import MerutableBase
+from flight_replica.base.source import BaseSnapshot, BaseSource
+from flight_replica.errors import BaseError, BaseNotUsable
+from flight_replica.schema import TableSchema
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """One row of a primary's `merutable_tables()`."""
+
+    name: str
+    lineage: UUID
+    table_uuid: str
+    low_water: int
+    high_water: int
+    base_kind: str | None
+    base_uri: str | None
+    base_version: int | None
+    base_seq: int | None
+
+    @property
+    def start_seq(self) -> int:
+        """Where a replica that has nothing begins to follow: at the published base."""
+        return self.base_seq if self.base_seq is not None else 0
+
+
+class PublishedBase:
+    """A `BaseSource` at wherever the primary says that the table's base lies now.
+
+    `published` asks the primary; `schema` is the feed's, for a table that has no base yet.
+    """
+
+    def __init__(self, published: Callable[[], PublishedTable], schema: TableSchema) -> None:
+        self._published = published
+        self._schema = schema
+
+    def poll(self) -> int | None:
+        published = self._published()
+        if published.base_kind is not None:
+            return published.base_version
+        return EmptyBase.VERSION if published.low_water == 0 else None
+
+    def load(self) -> BaseSnapshot:
+        published = self._published()
+        return base_of(published, self._schema).load()
+
+
+def base_of(published: PublishedTable, schema: TableSchema) -> BaseSource:
+    """The base that `published` points to. Raises `BaseNotUsable` where there is none."""
+    uri = published.base_uri
+    if published.base_kind is None:
+        if published.low_water > 0:
+            raise BaseNotUsable(
+                f"table {published.name!r}: no base yet, and the log begins at {published.low_water}"
+            )
+        return EmptyBase(published.name, published.lineage, schema)
+    if published.base_kind == "iceberg" and uri is not None:
+        return IcebergBase(uri, table=published.name, lineage=published.lineage)
+    if published.base_kind == "merutable" and uri is not None:
+        return MerutableBase(local_path(uri), table=published.name, schema=schema, lineage=published.lineage)
+    raise BaseError(
+        f"table {published.name!r}: a base of kind {published.base_kind!r} at {uri} can't be read"
+    )
+
+
+def local_path(uri: str) -> str:
+    """The path of a `file://` URI, or a path as it stands."""
+    return unquote(urlparse(uri).path) if uri.startswith("file:") else uri

@@ -1,0 +1,450 @@
+"""`Replica`: one table's life cycle. A log fills its state, newer bases replace it, readers pin it.
+
+Two ways to drive it: by hand (`open`, `advance`, `rebase…`, as merutable's own replica), or by a
+`Follower` (follower.py) that calls `receive` as the feed arrives. Rebases: rebase.py. Many tables in one
+process: service.py.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from uuid import UUID
+
+import pyarrow as pa
+
+from flight_replica.base.source import BaseSnapshot, BaseSource
+from flight_replica.errors import LimitExceeded, LineageChanged, LogGap
+from flight_replica.log.batches import between, concat
+from flight_replica.log.op_log import OpLog
+from flight_replica.log.source import FeedMark, LogSource, OpBatch
+from flight_replica.position import TablePosition
+from flight_replica.replica.commits import SEQ_MAX, CommitBuffer, Commits
+from flight_replica.replica.rebase import Rebase, catch_up, replay
+from flight_replica.replica.slot import StateSlot
+from flight_replica.replica.stats import (
+    DEFAULT_SETTINGS,
+    Advanced,
+    AdvanceOutcome,
+    Recovered,
+    ReplicaSettings,
+    ReplicaStats,
+)
+from flight_replica.replica.view import open_view
+from flight_replica.replica.widening import widen, wider
+from flight_replica.schema import TableSchema
+from flight_replica.sql.view import View
+from flight_replica.state.parquet_state import ParquetState
+from flight_replica.state.state import ReplicaState, Row
+from flight_replica.state.workspace import Workspace
+
+
+class Replica:
+    """One table at one seq that only grows while its lineage is the same. Thread-safe.
+
+    `_writing` is held by whoever applies ops or swaps the state; readers never take it.
+    """
+
+    def __init__(
+        self,
+        table: str,
+        base: BaseSource,
+        log: LogSource,
+        workspace: Workspace,
+        *,
+        start_seq: int,
+        settings: ReplicaSettings = DEFAULT_SETTINGS,
+    ) -> None:
+        """A replica without a state yet: `receive` keeps what comes after `start_seq` until `load` joins it.
+
+        `start_seq` is at most the seq of the base that `load` will find. The replica owns `log`; the
+        workspace is its caller's.
+        """
+        self.table = table
+        self.base = base
+        self.log = log
+        self.settings = settings
+        self._workspace = workspace
+        self._owns_workspace = False
+        self._writing = threading.RLock()
+        self._rebasing = threading.Lock()
+        self._slot = StateSlot(f"table {table!r} is loading")
+        self._commits = CommitBuffer(settings.commit_bytes_max, start_seq)
+        self.history = OpLog(
+            table,
+            log.lineage,
+            log.schema,
+            start=start_seq,
+            bytes_max=settings.history_bytes_max,
+            heartbeat_ms=settings.heartbeat_ms,
+            clock_us=lambda: time.time_ns() // 1000,
+            is_cascading=True,
+        )
+        self._proof: FeedMark | None = None  # the newest applied mark that was caught up
+        self._rebase_timeout_seconds = settings.rebase_timeout_seconds
+        self._rebase_count = 0
+        self._last_warmup_millis = 0
+
+    @classmethod
+    def open(
+        cls,
+        base: BaseSource,
+        log: LogSource,
+        *,
+        table: str = "t",
+        workspace: Workspace | None = None,
+        settings: ReplicaSettings = DEFAULT_SETTINGS,
+    ) -> Replica:
+        """A replica at the base's seq; the log isn't read yet. Raises what `base.load` raises."""
+        own = workspace or Workspace()
+        try:
+            snapshot = base.load()
+            replica = cls(table, base, log, own, start_seq=snapshot.base_seq, settings=settings)
+            replica._owns_workspace = workspace is None
+            replica.load(snapshot)
+        except BaseException:
+            if workspace is None:
+                own.close()
+            raise
+        return replica
+
+    def load(self, snapshot: BaseSnapshot | None = None) -> None:
+        """Make the first state: the base's newest snapshot, joined with what was received meanwhile.
+
+        Raises `LogGap` where the history no longer reaches back to the base, and what `base.load` raises.
+        """
+        state = self.new_state(snapshot or self.base.load())
+        try:
+            with self._writing:
+                if state.base_seq > self.history.newest_seq:
+                    self._restart_at(state.base_seq)
+                replay(self.history, state, self.settings.commit_bytes_max)
+                self._slot.swap(state)
+                self._publish_state()
+        except BaseException:
+            state.close()
+            raise
+
+    # --- where it stands --------------------------------------------------------------------------
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether there is a state to read."""
+        return not self._slot.is_empty
+
+    @property
+    def base_version(self) -> int:
+        """The version of the base that the state stands on."""
+        return self._slot.current.base_version
+
+    @property
+    def state(self) -> ReplicaState:
+        """The state that new readers get. To read it, `pin` it."""
+        return self._slot.current
+
+    @property
+    def schema(self) -> TableSchema:
+        return self._slot.current.schema
+
+    @property
+    def lineage(self) -> UUID:
+        """Of log, history and every state: a replica lives within one."""
+        return self.history.lineage
+
+    @property
+    def visible_seq(self) -> int:
+        return self._slot.current.visible_seq
+
+    @property
+    def base_seq(self) -> int:
+        return self._slot.current.base_seq
+
+    @property
+    def stats(self) -> ReplicaStats:
+        state = self._slot.current
+        return ReplicaStats(
+            state.visible_seq,
+            state.base_seq,
+            state.ops_applied,
+            self._rebase_count,
+            self._last_warmup_millis,
+        )
+
+    @property
+    def high_water(self) -> int:
+        """The newest seq of the origin that this replica has heard of."""
+        mark = self.log.last_mark
+        return max(self.visible_seq, mark.high_water if mark is not None else 0)
+
+    def lag_us(self) -> int:
+        """No op older than this is missing; −1 unknown. Proven by an applied caught-up mark, not contact."""
+        proof, offset, error = self._proof, self.log.clock_offset_us, self.log.clock_error_us
+        if proof is None or offset is None or error is None:
+            return -1
+        origin_now = int(time.monotonic() * 1_000_000) + offset
+        return max(0, origin_now + error - proof.sent_time_us)
+
+    def describe(self) -> TablePosition:
+        """Where new readers stand now."""
+        state = self._slot.current
+        return self.position_of(state, state.visible_seq, state.commit_time_us)
+
+    def position_of(self, state: ReplicaState, visible_seq: int, commit_time_us: int) -> TablePosition:
+        """The position of a view on `state` at `visible_seq`."""
+        return TablePosition(
+            table=self.table,
+            lineage=state.lineage,
+            base_seq=state.base_seq,
+            visible_seq=visible_seq,
+            commit_time_us=commit_time_us,
+            lag_us=self.lag_us(),
+            high_water=max(self.high_water, visible_seq),
+        )
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def pin(self) -> ReplicaState:
+        """The current state, which lives at least until `release`."""
+        return self._slot.pin()
+
+    def release(self, state: ReplicaState) -> None:
+        self._slot.release(state)
+
+    @contextmanager
+    def pinned(self) -> Iterator[ReplicaState]:
+        state = self.pin()
+        try:
+            yield state
+        finally:
+            self.release(state)
+
+    def get(self, *key: object) -> Row | None:
+        """The row of one key (values in key order), None where there is none. Raises `SchemaMismatch`."""
+        with self.pinned() as state:
+            return state.get(key)
+
+    def view(self) -> View:
+        """This table alone, at one seq from now until the view is closed."""
+        return open_view(self._workspace, {self.table: self})
+
+    def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.RecordBatchReader:
+        """The rows of any SELECT over the table by its name, from one view, which ends with the reader.
+
+        For trusted callers in this process; clients' SQL goes through `sql/sandbox.py`.
+        """
+        view = self.view()
+        try:
+            reader = view.execute(sql, parameters)
+        except BaseException:
+            view.close()
+            raise
+
+        def batches() -> Iterator[pa.RecordBatch | None]:
+            with view:
+                yield None  # a generator that was begun closes the view even if nobody reads on
+                yield from reader
+
+        begun = batches()
+        next(begun)
+        return pa.RecordBatchReader.from_batches(reader.schema, begun)
+
+    # --- applying the log -------------------------------------------------------------------------
+
+    def begin_following(self) -> int:
+        """The seq to follow from; what was received beyond it is forgotten, since it comes again."""
+        with self._writing:
+            seq = self.visible_seq if self.is_loaded else self.history.high_water
+            self._restart_at(seq)
+            return seq
+
+    def receive(self, batch: OpBatch) -> None:
+        """Take the next batch of the feed; whole commits become visible. All or nothing.
+
+        After an error the feed must be read again from what is visible, as after `begin_following`.
+        """
+        with self._writing:
+            try:
+                self._receive(self._unseen(batch))
+            except BaseException:
+                self.begin_following()
+                raise
+
+    def _receive(self, batch: OpBatch) -> None:
+        self._keep(batch)
+        if not self.is_loaded and self.history.held_bytes > self.settings.history_bytes_max:
+            raise LimitExceeded(
+                f"table {self.table!r}: {self.history.held_bytes} bytes of ops arrived while the base "
+                f"loads, limit {self.settings.history_bytes_max} bytes"
+            )
+        commits = self._commits.add(batch)
+        if not self.is_loaded:
+            return
+        if commits is not None:
+            self._apply(commits)
+        if batch.mark.is_caught_up and self.visible_seq >= batch.mark.through:
+            self._proof = batch.mark
+
+    def _unseen(self, batch: OpBatch) -> OpBatch:
+        """The batch without what a newer base has already brought."""
+        newest, mark = self.history.newest_seq, batch.mark
+        if mark.after == newest:
+            return batch
+        assert mark.after < newest, f"table {self.table!r}: a batch after {mark.after}, received {newest}"
+        through = max(mark.through, newest)
+        clipped = replace(
+            mark,
+            after=newest,
+            through=through,
+            commit_through=max(mark.commit_through, self._commits.through),
+        )
+        return OpBatch(between(batch.ops, newest, SEQ_MAX), clipped)
+
+    def _keep(self, batch: OpBatch) -> None:
+        """Add the batch to the history that other replicas read."""
+        mark = batch.mark
+        self.history.append(
+            batch.ops,
+            through=mark.through,
+            commit_through=mark.commit_through,
+            commit_time_us=mark.commit_time_us,
+            high_water=max(mark.high_water, mark.through),
+            sent_time_us=mark.sent_time_us,
+        )
+
+    def _apply(self, commits: Commits) -> None:
+        state = self._slot.current
+        if commits.through > state.visible_seq:
+            ops = between(commits.ops, state.visible_seq, SEQ_MAX)
+            state.apply(ops, commits.through, commits.commit_time_us)
+        if commits.through > self.history.high_water:
+            self.history.publish(commits.through)
+
+    def _publish_state(self) -> None:
+        """Let readers of the history see what a new state shows, whose base may know of more commit ends."""
+        history, seq = self.history, self.visible_seq
+        if seq > history.high_water:
+            nothing = concat([], history.schema.feed_schema)
+            history.append(nothing, through=history.newest_seq, commit_through=seq, commit_time_us=0)
+            history.publish(seq)
+
+    def advance(self) -> None:
+        """Take all the log has after `visible_seq` now. Raises `LogGap`; whole batches before it stay."""
+        with self._writing:
+            with closing(self.log.stream(self.begin_following())) as stream:
+                self.change_schema(self.log.schema)
+                for batch in stream:
+                    self.receive(batch)
+
+    def advance_or_recover(self) -> AdvanceOutcome:
+        """`advance`; where the log has a gap, adopt a newer base. Raises `NotCaughtUp` without one."""
+        try:
+            self.advance()
+        except LogGap:
+            return Recovered(self.recover_from_log_gap())
+        return Advanced()
+
+    def _restart_at(self, seq: int) -> None:
+        """Let the feed be read from `seq` on: what was received beyond it will come again."""
+        self._commits.restart(seq)
+        self.history.restart(seq)
+
+    def change_schema(self, schema: TableSchema) -> None:
+        """Go on under `schema`, which must append columns to the present one. Raises `SchemaMismatch`."""
+        with self._writing:
+            if wider(self.history.schema, schema) is not self.history.schema:
+                self.history.change_schema(schema)
+            if self.is_loaded:
+                widen(self._slot.current, schema)
+
+    # --- newer bases ------------------------------------------------------------------------------
+
+    def set_rebase_timeout(self, seconds: float | None) -> None:
+        """The longest a rebase may take to load and catch up; None: no limit."""
+        self._rebase_timeout_seconds = seconds
+
+    @property
+    def rebase_timeout(self) -> float | None:
+        return self._rebase_timeout_seconds
+
+    def rebase(self) -> None:
+        """Adopt the newest base and drain the log, as `rebase_hotswap`, but not counted as one.
+
+        Raises `NotCaughtUp` where only an older state is to be had, `TimedOut`, or what base and log
+        raise; the old state then goes on serving.
+        """
+        self._swap_to_newer("rebase")
+
+    def rebase_hotswap(self) -> tuple[int, int]:
+        """Adopt the newest base while the old state serves; (base_seq, visible_seq) of the new one.
+
+        Raises as `rebase`.
+        """
+        return self._hotswap("rebase_hotswap")
+
+    def recover_from_log_gap(self) -> int:
+        """Hot-swap whatever the log says; the new base_seq. Raises as `rebase`.
+
+        Where the log has a gap, `NotCaughtUp` also if the replica's own history could make up for an
+        older base: that would change nothing about the gap.
+        """
+        return self._hotswap("recover_from_log_gap", needs_newer_base=True)[0]
+
+    def _hotswap(self, what: str, *, needs_newer_base: bool = False) -> tuple[int, int]:
+        began = time.monotonic()
+        seqs = self._swap_to_newer(what, needs_newer_base=needs_newer_base)
+        self._rebase_count += 1
+        self._last_warmup_millis = int((time.monotonic() - began) * 1000)
+        return seqs
+
+    def _swap_to_newer(self, what: str, *, needs_newer_base: bool = False) -> tuple[int, int]:
+        """The new state's (base_seq, visible_seq). One rebase at a time, so that base_seq never goes back."""
+        with self._rebasing:
+            rebase = Rebase(self, what, self._rebase_timeout_seconds, needs_newer_base=needs_newer_base)
+            state = rebase.run()
+            try:
+                return self._adopt(state)
+            except BaseException:
+                state.close()
+                raise
+
+    def _adopt(self, state: ReplicaState) -> tuple[int, int]:
+        """Swap `state` in, once it has all that the old one shows."""
+        with self._writing:
+            catch_up(self, state)
+            widen(state, self.history.schema)
+            if state.visible_seq > self.history.newest_seq:
+                self._restart_at(state.visible_seq)
+            self._slot.swap(state)
+            self._publish_state()
+            return state.base_seq, state.visible_seq
+
+    def new_state(self, snapshot: BaseSnapshot) -> ReplicaState:
+        """A state on files of its own at the snapshot's seq."""
+        if snapshot.lineage != self.lineage:
+            raise LineageChanged(
+                f"table {self.table!r}: the base is of lineage {snapshot.lineage}, the log of {self.lineage}"
+            )
+        if snapshot.is_lower_bound and self.is_loaded:
+            # The newer snapshot holds at least what the older one did, so its seq is no lower either.
+            snapshot = replace(snapshot, base_seq=max(snapshot.base_seq, self.base_seq))
+        number, directory = self._workspace.new_state()
+        state = ParquetState(self._workspace.database, number, snapshot, directory)
+        try:
+            widen(state, self.history.schema)
+        except BaseException:
+            state.close()
+            raise
+        return state
+
+    def close(self) -> None:
+        """End the log source and let go of the states; views that are open end with theirs. Idempotent."""
+        self.log.close()
+        self.history.drop()
+        with self._writing:
+            self._slot.close()
+        if self._owns_workspace:
+            self._owns_workspace = False
+            self._workspace.close()

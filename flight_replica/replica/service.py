@@ -1,0 +1,179 @@
+"""`ReplicaService`: every table of one replica process, as the Flight SQL front wants them.
+
+It follows the list of tables upstream, or serves the ones it is told.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from uuid import UUID
+
+import pyarrow as pa
+
+from flight_replica.errors import Closed, ReadOnly, ReplicaError, TableNotFound, Unavailable
+from flight_replica.flightsql.service import IngestMode, TableEntry, WriteResult
+from flight_replica.log.feed import TableFeed
+from flight_replica.position import TablePosition
+from flight_replica.replica.published import PublishedTable
+from flight_replica.replica.replica import Replica
+from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
+from flight_replica.replica.table import Origin, TableReplica
+from flight_replica.replica.upstream import Upstream
+from flight_replica.replica.view import open_view
+from flight_replica.sql.view import View
+from flight_replica.state.workspace import Workspace
+
+_log = logging.getLogger(__name__)
+
+LIST_SECONDS = 1.0  # how often the list of tables is asked for
+
+
+class ReplicaService:
+    """Implements `Service`. Owns its tables, the workspace they share and the thread `tables`."""
+
+    product = "replica"
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        upstream: Upstream | None = None,
+        names: Sequence[str] = (),
+        fixed: Mapping[str, Origin] | None = None,
+        settings: ReplicaSettings = DEFAULT_SETTINGS,
+    ) -> None:
+        """Serves `names` of `upstream`, all it lists if there are none, and the tables of `fixed` origin."""
+        self._workspace = workspace
+        self._upstream = upstream
+        self._settings = settings
+        self._origins = dict(fixed or {})  # tables that are served whatever is listed
+        if upstream is not None:
+            self._origins |= {name: partial(upstream.origin, name) for name in names}
+        self._follows_list = upstream is not None and not names
+        self._lock = threading.Lock()
+        self._tables: dict[str, TableReplica] = {}
+        self._published: Mapping[str, PublishedTable] = {}  # as last listed
+        self._stop = threading.Event()
+        self._look_now = threading.Event()
+        for name, origin in self._origins.items():
+            self._add(name, origin)
+        self._thread = threading.Thread(target=self._follow_list, name="tables", daemon=True)
+        if upstream is not None:
+            self._look()
+            self._thread.start()
+
+    @property
+    def read_only_reason(self) -> str | None:
+        where = f"; write to the primary at {self._upstream.uri}" if self._upstream is not None else ""
+        return f"this is a read-only replica{where}"
+
+    # --- the list of tables -----------------------------------------------------------------------
+
+    def _follow_list(self) -> None:
+        while not self._stop.is_set():
+            self._look_now.wait(LIST_SECONDS)
+            self._look_now.clear()
+            if not self._stop.is_set():
+                self._look()
+
+    def _look(self) -> None:
+        """See what is listed upstream now. Its silence changes nothing: it isn't an empty list."""
+        assert self._upstream is not None, "nobody to ask"
+        try:
+            listed = self._upstream.tables()
+        except ReplicaError as error:
+            _log.debug("tables can't be listed error=%s", error)
+            return
+        self._published = listed
+        if not self._follows_list:
+            return
+        with self._lock:
+            gone = [name for name in self._tables if name not in listed and name not in self._origins]
+            new = [name for name in listed if name not in self._tables]
+        for name in gone:
+            with self._lock:
+                table = self._tables.pop(name)
+            table.close()
+            _log.info("table gone table=%s", name)
+        for name in new:
+            self._add(name, partial(self._upstream.origin, name))
+
+    def _add(self, name: str, origin: Origin) -> None:
+        table = TableReplica(name, origin, self._workspace, self._settings, lambda _: self._look_now.set())
+        with self._lock:
+            self._tables[name] = table
+
+    def _table(self, name: str) -> TableReplica:
+        with self._lock:
+            table = self._tables.get(name)
+        if table is None:
+            raise TableNotFound(f"there is no table {name!r}")
+        return table
+
+    # --- what the front asks ----------------------------------------------------------------------
+
+    def tables(self) -> Sequence[TableEntry]:
+        with self._lock:
+            tables = sorted(self._tables.items())
+        published = self._published
+        return [_entry(table, published.get(name)) for name, table in tables]
+
+    def feed(self, table: str) -> TableFeed:
+        return self._table(table).replica.history
+
+    def open_view(self, tables: Sequence[str]) -> View:
+        replicas: dict[str, Replica] = {name: self._table(name).replica for name in tables}
+        return open_view(self._workspace, replicas)
+
+    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+        raise ReadOnly(str(self.read_only_reason))
+
+    def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
+        raise ReadOnly(str(self.read_only_reason))
+
+    def clock_us(self) -> int:
+        return time.time_ns() // 1000
+
+    def close(self) -> None:
+        """End every table and let go of the workspace; views must be closed before."""
+        self._stop.set()
+        self._look_now.set()
+        if self._upstream is not None:
+            self._thread.join()
+            self._upstream.close()
+        with self._lock:
+            tables, self._tables = list(self._tables.values()), {}
+        for table in tables:
+            table.close()
+        self._workspace.close()
+
+
+def _entry(table: TableReplica, published: PublishedTable | None) -> TableEntry:
+    """What is known of a table now; one that can't be read yet has what the primary says of it."""
+    state, reason = table.state
+    try:
+        replica = table.replica
+        position = replica.describe()
+    except (Unavailable, Closed):
+        replica = None
+        lineage = published.lineage if published is not None else UUID(int=0)
+        position = TablePosition(
+            table.name, lineage, 0, 0, high_water=published.high_water if published else 0
+        )
+    return TableEntry(
+        name=table.name,
+        schema=replica.schema if replica is not None else None,
+        table_uuid=published.table_uuid if published is not None else str(position.lineage),
+        low_water=replica.history.low_water if replica is not None else 0,
+        position=position,
+        base_kind=published.base_kind if published is not None else None,
+        base_uri=published.base_uri if published is not None else None,
+        base_version=published.base_version if published is not None else None,
+        base_seq=published.base_seq if published is not None else None,
+        state=state,
+        reason=reason,
+    )

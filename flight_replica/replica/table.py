@@ -1,0 +1,157 @@
+"""`TableReplica`: one table of a server, from its first base to the end, through every re-creation.
+
+It owns a `Replica` and its `Follower` for one lineage at a time and says in `state` how the table is. Until
+a lineage's first state stands, a query is a retryable error; rows of an older lineage are never shown.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from enum import StrEnum
+
+from flight_replica.base.source import BaseSource
+from flight_replica.errors import BaseNotUsable, Closed, LineageChanged, LogGap, TableNotFound, Unavailable
+from flight_replica.log.backoff import Backoff, BackoffConfig
+from flight_replica.log.source import LogSource
+from flight_replica.replica.follower import Follower
+from flight_replica.replica.replica import Replica
+from flight_replica.replica.stats import ReplicaSettings
+from flight_replica.state.workspace import Workspace
+
+_log = logging.getLogger(__name__)
+
+
+class TableState(StrEnum):
+    """How a table is, for people."""
+
+    LOADING = "loading"
+    WAITING = "waiting"  # for its first base
+    SERVING = "serving"
+    DEGRADED = "degraded"  # serving, but something is wrong: the reason says what
+
+
+Origin = Callable[[], tuple[LogSource, BaseSource, int]]
+"""Opens a table's log and base for its present lineage, and says from which seq to follow.
+
+Raises `TableNotFound` when the table is no more, `Unavailable` and `BaseNotUsable` when it can't be told yet.
+"""
+
+
+class TableReplica:
+    """One named table. Owns its thread `table-NAME` and everything that it opens, until `close`."""
+
+    def __init__(
+        self,
+        name: str,
+        origin: Origin,
+        workspace: Workspace,
+        settings: ReplicaSettings,
+        on_gone: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self.name = name
+        self._origin = origin
+        self._workspace = workspace
+        self._settings = settings
+        self._on_gone = on_gone
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._replica: Replica | None = None
+        self._state = TableState.LOADING
+        self._reason = "not opened yet"
+        self._thread = threading.Thread(target=self._run, name=f"table-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def state(self) -> tuple[TableState, str]:
+        """How the table is, and why where it isn't serving."""
+        with self._lock:
+            return self._state, self._reason
+
+    @property
+    def replica(self) -> Replica:
+        """The table as it can be read. Raises `Unavailable` with the reason while it can't."""
+        with self._lock:
+            replica, state, reason = self._replica, self._state, self._reason
+        if replica is None or not replica.is_loaded:
+            raise Unavailable(f"table {self.name!r} is {state}: {reason}")
+        return replica
+
+    def close(self) -> None:
+        self._stop.set()
+        with self._lock:
+            replica = self._replica
+        if replica is not None:
+            replica.log.close()
+        self._thread.join()
+
+    # --- the thread -------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        backoff = Backoff(BackoffConfig(max_seconds=5.0))
+        while not self._stop.is_set():
+            try:
+                self._serve_one_lineage(backoff)
+            except Closed:
+                return
+            except TableNotFound as error:
+                self._say(TableState.WAITING, str(error))
+                self._on_gone(self.name)
+            except BaseNotUsable as error:
+                self._say(TableState.WAITING, str(error))
+            except (LogGap, LineageChanged) as reason:
+                self._say(TableState.LOADING, f"starting afresh: {reason}")
+            except Exception as error:
+                _log.warning("table can't be opened table=%s error=%s", self.name, error)
+                self._say(TableState.LOADING, str(error))
+            self._stop.wait(backoff.next_seconds())
+
+    def _serve_one_lineage(self, backoff: Backoff) -> None:
+        """Open, load and follow until the lineage ends. Raises why it did."""
+        log, base, start_seq = self._origin()
+        replica = Replica(self.name, base, log, self._workspace, start_seq=start_seq, settings=self._settings)
+        with self._lock:
+            self._replica = replica
+        follower = Follower(replica, self._on_trouble)
+        follower.start()
+        try:
+            self._load(replica)
+            backoff.reset()
+            follower.ended.wait()
+            assert follower.end_reason is not None, "a follower ended without a reason"
+            raise follower.end_reason
+        finally:
+            with self._lock:
+                self._replica = None
+            follower.close()
+            replica.close()
+
+    def _load(self, replica: Replica) -> None:
+        began = time.monotonic()
+        self._say(TableState.LOADING, "reading its base")
+        replica.load()
+        self._say(TableState.SERVING, "")
+        _log.info(
+            "base loaded table=%s base_seq=%d visible_seq=%d seconds=%.3f",
+            self.name,
+            replica.base_seq,
+            replica.visible_seq,
+            time.monotonic() - began,
+        )
+
+    def _on_trouble(self, reason: str) -> None:
+        with self._lock:
+            is_loaded = self._replica is not None and self._replica.is_loaded
+        if is_loaded:
+            self._say(TableState.DEGRADED if reason else TableState.SERVING, reason)
+        elif reason:
+            self._say(TableState.LOADING, reason)
+
+    def _say(self, state: TableState, reason: str) -> None:
+        with self._lock:
+            if (self._state, self._reason) == (state, reason):
+                return
+            self._state, self._reason = state, reason
+        _log.info("table state table=%s state=%s reason=%s", self.name, state, reason)

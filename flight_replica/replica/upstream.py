@@ -1,0 +1,103 @@
+"""`Upstream`: the server that a replica follows, asked for its tables; and each table's way from there."""
+
+from __future__ import annotations
+
+import threading
+from uuid import UUID
+
+import pyarrow as pa
+
+from flight_replica.base.source import BaseSource
+from flight_replica.errors import FeedError, TableNotFound
+from flight_replica.log.change_feed import ChangeFeedLogSource
+from flight_replica.log.feed_client import Endpoint, FeedClient
+from flight_replica.log.no_log import NoLog
+from flight_replica.log.source import LogSource
+from flight_replica.replica.published import PublishedBase, PublishedTable
+
+_COLUMNS = [
+    "table_name",
+    "lineage",
+    "table_uuid",
+    "low_water",
+    "high_water",
+    "base_kind",
+    "base_uri",
+    "base_version",
+    "base_seq",
+]
+
+
+def as_it_lies(base: BaseSource) -> tuple[LogSource, BaseSource, int]:
+    """The origin of a table that is served from its base alone."""
+    snapshot = base.load()
+    return NoLog(snapshot.lineage, snapshot.schema), base, snapshot.base_seq
+
+
+class Upstream:
+    """Any server that answers `merutable_tables()`. Thread-safe; one connection, made anew after an error."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._lock = threading.Lock()
+        self._client: FeedClient | None = None
+
+    @property
+    def uri(self) -> str:
+        return self._endpoint.uri
+
+    def tables(self) -> dict[str, PublishedTable]:
+        """Every table by its name. Raises `Unavailable` when it doesn't answer."""
+        return {table.name: table for table in _published(self._ask("SELECT * FROM merutable_tables()"))}
+
+    def table(self, name: str) -> PublishedTable:
+        """Raises `TableNotFound`, `Unavailable`."""
+        try:
+            return self.tables()[name]
+        except KeyError:
+            raise TableNotFound(f"{self.uri} has no table {name!r}") from None
+
+    def origin(self, name: str) -> tuple[LogSource, BaseSource, int]:
+        """The table's log and base for its present lineage, and the seq to follow from."""
+        published = self.table(name)
+        log = ChangeFeedLogSource(
+            self._endpoint.uri,
+            name,
+            lineage=published.lineage,
+            tls_root_certs=self._endpoint.tls_root_certs,
+            authorization=self._endpoint.authorization,
+            headers=self._endpoint.headers,
+        )
+        try:
+            return log, PublishedBase(lambda: self.table(name), log.schema), published.start_seq
+        except BaseException:
+            log.close()
+            raise
+
+    def _ask(self, sql: str) -> pa.Table:
+        with self._lock:
+            if self._client is None:
+                self._client = FeedClient(self._endpoint)
+            client = self._client
+        try:
+            return client.query(sql)
+        except BaseException:
+            with self._lock:
+                if self._client is client:
+                    self._client = None
+            client.close()
+            raise
+
+    def close(self) -> None:
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def _published(answer: pa.Table) -> list[PublishedTable]:
+    missing = set(_COLUMNS) - set(answer.schema.names)
+    if missing:
+        raise FeedError(f"merutable_tables() lacks the columns {sorted(missing)}")
+    rows = answer.select(_COLUMNS).to_pylist()
+    return [PublishedTable(row.pop("table_name"), UUID(row.pop("lineage")), **row) for row in rows]

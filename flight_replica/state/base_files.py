@@ -1,0 +1,105 @@
+"""A base snapshot as an SQL query over its Parquet files, for merge on read.
+
+Files of one physical layout share a scan; only files with deleted rows pay for leaving them out. Columns are
+taken by their position in the file, since DuckDB can't tell names apart that differ only by case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flight_replica.base.source import BaseFile, BaseSnapshot
+from flight_replica.schema import Column
+from flight_replica.sql.database import literal
+from flight_replica.sql.types import sql_type
+
+
+@dataclass(frozen=True, slots=True)
+class FileGroup:
+    """Files that one `read_parquet` can read: same columns and types, all or none with deleted rows."""
+
+    names: tuple[str, ...]  # physical, in file order
+    files: tuple[BaseFile, ...]
+    deleted_table: str | None  # `(file, row)`; None: every row counts
+
+
+class BaseFiles:
+    """The base side of a state. Owns the tables `deleted_N_G` of rows to leave out; dropped by `close`."""
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, number: int, snapshot: BaseSnapshot) -> None:
+        self._connection = database.cursor()
+        self._groups: list[FileGroup] = []
+        try:
+            for files in _by_layout(snapshot.files):
+                self._groups.append(self._group(number, files))
+        except BaseException:
+            self.close()
+            raise
+
+    def _group(self, number: int, files: Sequence[BaseFile]) -> FileGroup:
+        names = tuple(pq.read_schema(files[0].path).names)
+        if not len(files[0].deleted):
+            return FileGroup(names, tuple(files), None)
+        table = f"deleted_{number}_{len(self._groups)}"
+        lengths = [len(file.deleted) for file in files]
+        rows = pa.table(
+            {
+                "file": pa.array(np.repeat(np.arange(len(files), dtype=np.uint64), lengths)),
+                "row": pa.array(np.concatenate([file.deleted for file in files]), pa.int64()),
+            }
+        )
+        self._connection.register("incoming", rows)
+        self._connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming")
+        self._connection.unregister("incoming")
+        return FileGroup(names, tuple(files), table)
+
+    def relation(self, columns: Sequence[Column], default: Callable[[str], str]) -> str | None:
+        """`columns` of all rows of the snapshot as `c0, c1, …`; None when there is no file.
+
+        `default` gives the SQL of a column's default, for files that lack the column.
+        """
+        if not self._groups:
+            return None
+        return " UNION ALL ".join(_scan(group, columns, default) for group in self._groups)
+
+    def close(self) -> None:
+        for group in self._groups:
+            if group.deleted_table is not None:
+                self._connection.execute(f"DROP TABLE {group.deleted_table}")
+        self._connection.close()
+
+
+def _by_layout(files: Sequence[BaseFile]) -> list[list[BaseFile]]:
+    groups: dict[tuple[object, ...], list[BaseFile]] = {}
+    for file in files:
+        layout = pq.read_schema(file.path)
+        key = (tuple(layout.names), tuple(map(str, layout.types)), len(file.deleted) > 0, file.columns)
+        groups.setdefault(key, []).append(file)
+    return list(groups.values())
+
+
+def _scan(group: FileGroup, columns: Sequence[Column], default: Callable[[str], str]) -> str:
+    held = set(group.files[0].columns)
+    physical = [f"p{number}" for number in range(len(group.names))]
+    terms = []
+    for number, column in enumerate(columns):
+        if column.name in held:
+            value = f"p{group.names.index(column.name)}::{sql_type(column.type)}"
+        else:
+            value = default(f"c{number}")
+        terms.append(f"{value} AS c{number}")
+    paths = ", ".join(literal(file.path) for file in group.files)
+    if group.deleted_table is None:
+        return f"SELECT {', '.join(terms)} FROM read_parquet([{paths}]) f({', '.join(physical)})"
+    # Outside the alias, a column of the file may have the name of DuckDB's own counters.
+    return (
+        f"SELECT {', '.join(terms)} FROM read_parquet([{paths}]) f({', '.join(physical)}) "
+        f"WHERE NOT EXISTS (SELECT 1 FROM {group.deleted_table} d "
+        "WHERE d.file = f.file_index AND d.row = f.file_row_number)"
+    )

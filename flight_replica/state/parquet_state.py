@@ -1,0 +1,125 @@
+"""Merge on read: the base's Parquet files where they lie, minus keys in the tail, plus the tail.
+
+Ready as soon as the files are there, whatever their size; every query pays for the merge. Filters may go
+below the anti join, whatever column they read: the tail's side of it isn't filtered, so a superseded row
+is hidden even if the newer row doesn't pass.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from uuid import UUID
+
+import duckdb
+import pyarrow as pa
+
+from flight_replica.base.source import BaseSnapshot
+from flight_replica.schema import TableSchema
+from flight_replica.sql.database import quote
+from flight_replica.state.base_files import BaseFiles
+from flight_replica.state.state import Row, StateKind, StatePosition
+from flight_replica.state.tail import ReplicaTail, column_names, key_row, same_key
+
+
+class ParquetState:
+    """A `ReplicaState` over files of its own in `directory`, which goes with it.
+
+    `number` names its tables; no two states of one database may share it.
+    """
+
+    kind = StateKind.MERGE_ON_READ
+
+    def __init__(
+        self, database: duckdb.DuckDBPyConnection, number: int, snapshot: BaseSnapshot, directory: Path
+    ) -> None:
+        with ExitStack() as undo:
+            self._connection = undo.enter_context(closing(database.cursor()))
+            undo.callback(shutil.rmtree, directory, ignore_errors=True)
+            self.snapshot = snapshot.adopt(directory)
+            self._files = undo.enter_context(closing(BaseFiles(database, number, self.snapshot)))
+            self._tail = undo.enter_context(closing(ReplicaTail(database, number, snapshot.schema)))
+            self._tail.seed_visible_seq(snapshot.base_seq, snapshot.commit_time_us)
+            self._owned = undo.pop_all()  # ended by `close`, or at once when something above fails
+
+    @property
+    def lineage(self) -> UUID:
+        return self.snapshot.lineage
+
+    @property
+    def schema(self) -> TableSchema:
+        return self._tail.schema
+
+    @property
+    def base_seq(self) -> int:
+        return self.snapshot.base_seq
+
+    @property
+    def base_version(self) -> int:
+        return self.snapshot.version
+
+    @property
+    def visible_seq(self) -> int:
+        return self._tail.visible_seq
+
+    @property
+    def commit_time_us(self) -> int:
+        return self._tail.commit_time_us
+
+    @property
+    def ops_applied(self) -> int:
+        return self._tail.ops_applied
+
+    @property
+    def tail_bytes(self) -> int:
+        return self._tail.bytes_applied
+
+    def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
+        self._tail.apply(ops, through, commit_time_us)
+
+    def add_columns(self, schema: TableSchema) -> None:
+        self._tail.add_columns(schema)
+        self.snapshot = replace(self.snapshot, schema=schema)
+
+    def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
+        return self._tail.position(session)
+
+    def relation(self, position: StatePosition) -> str:
+        columns = ", ".join(
+            f"c{number} AS {quote(column.name)}"
+            for number, column in enumerate(self.schema.columns[: position.column_count])
+        )
+        return f"SELECT {columns} FROM ({self._merged(position)})"
+
+    def _merged(self, position: StatePosition) -> str:
+        """Base and tail as one relation of the internal columns."""
+        columns = column_names(self.schema)[: position.column_count]
+        base = self._files.relation(self.schema.columns[: position.column_count], self._tail.default)
+        tail = f"SELECT {', '.join(columns)} FROM {self._tail.table} WHERE NOT dead"
+        if base is None:
+            return tail
+        if position.tail_rows == 0:
+            return base
+        hidden = f"SELECT 1 FROM {self._tail.table} t WHERE {same_key(self.schema, 'b', 't')}"
+        return f"SELECT * FROM ({base}) b WHERE NOT EXISTS ({hidden}) UNION ALL {tail}"
+
+    def get(self, key: Sequence[object]) -> Row | None:
+        wanted = key_row(self.schema, key)
+        with closing(self._connection.cursor()) as session:
+            session.register("wanted", wanted)
+            session.execute("BEGIN TRANSACTION READ ONLY")
+            merged = self._merged(self.position(session))
+            found = session.sql(
+                f"SELECT m.* FROM ({merged}) m, wanted w WHERE {same_key(self.schema, 'm', 'w')}"
+            ).to_arrow_table()
+        assert len(found) <= 1, f"a key stands {len(found)} times"
+        if not len(found):
+            return None
+        names = self.schema.names[: found.num_columns]  # a column may have been added meanwhile
+        return dict(zip(names, (column[0].as_py() for column in found.columns), strict=True))
+
+    def close(self) -> None:
+        self._owned.close()

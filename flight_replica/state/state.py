@@ -1,0 +1,104 @@
+"""The seam between a replica and how it holds a table: a base plus everything applied since, at one seq.
+
+A `ReplicaState` lives in tables of the process's DuckDB database. Its position is a row of one of them,
+written in the transaction that applies the ops, so whoever reads both in one transaction can't get them
+apart. Kinds: `parquet_state.py` (merge on read).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+from uuid import UUID
+
+import duckdb
+import pyarrow as pa
+
+from flight_replica.schema import TableSchema
+
+Row = dict[str, object]  # column name -> value
+
+
+class StateKind(StrEnum):
+    """How base and tail become one table."""
+
+    MERGE_ON_READ = "merge on read"
+    MERGE_ON_APPLY = "merge on apply"
+
+
+@dataclass(frozen=True, slots=True)
+class StatePosition:
+    """What a transaction sees of a state."""
+
+    visible_seq: int
+    commit_time_us: int  # of visible_seq; 0 unknown
+    tail_rows: int  # keys in the tail, tombstones included
+    column_count: int  # columns of the table; a column may be added while the transaction is open
+
+
+class ReplicaState(Protocol):
+    """One table at one seq, growing by `apply`. One writer; readers, each in its own transaction."""
+
+    @property
+    def kind(self) -> StateKind: ...
+
+    @property
+    def lineage(self) -> UUID: ...
+
+    @property
+    def schema(self) -> TableSchema: ...
+
+    @property
+    def base_seq(self) -> int: ...
+
+    @property
+    def base_version(self) -> int:
+        """The snapshot's version, as its source names it."""
+        ...
+
+    @property
+    def visible_seq(self) -> int:
+        """The newest seq applied and committed; never goes back."""
+        ...
+
+    @property
+    def commit_time_us(self) -> int: ...
+
+    @property
+    def ops_applied(self) -> int:
+        """Ops taken since this state was made, not distinct keys."""
+        ...
+
+    @property
+    def tail_bytes(self) -> int:
+        """Arrow bytes of the ops applied since this state was made."""
+        ...
+
+    def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
+        """Take whole commits: every op in `(visible_seq, through]`, in the feed's schema. All or nothing.
+
+        Raises `SchemaMismatch` for ops with a column that the state lacks; missing ones have their default.
+        """
+        ...
+
+    def add_columns(self, schema: TableSchema) -> None:
+        """Go on with `schema`, which appends columns to the present one; older rows have their defaults."""
+        ...
+
+    def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
+        """Where the transaction open on `session` sees this state."""
+        ...
+
+    def relation(self, position: StatePosition) -> str:
+        """The table as an SQL query, to be run in the transaction that gave `position`."""
+        ...
+
+    def get(self, key: Sequence[object]) -> Row | None:
+        """The row of one key (values in key order), None where there is none. Raises `SchemaMismatch`."""
+        ...
+
+    def close(self) -> None:
+        """Drop the state's tables and files; no reader may be left."""
+        ...

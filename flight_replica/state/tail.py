@@ -1,0 +1,256 @@
+"""`ReplicaTail`: the ops after a base, newest op per key, in one DuckDB table.
+
+Columns of `tail_N`: `seq`, `dead` (a tombstone), then the table's columns as `c0, c1, …`: positions, so that
+no name of a user's column can collide. A key stands once. `position_N` holds the tail's position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flight_replica.errors import SchemaMismatch
+from flight_replica.keys import KeyCodec
+from flight_replica.log.batches import HEAD_COLUMNS, conform_ops
+from flight_replica.log.source import LogSource, Op
+from flight_replica.schema import TableSchema
+from flight_replica.sql.types import equal_key_sql, sql_type
+from flight_replica.state.state import Row, StatePosition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def column_names(schema: TableSchema) -> list[str]:
+    """The internal names `c0, c1, …` of a table's columns."""
+    return [f"c{number}" for number in range(len(schema.columns))]
+
+
+def same_key(schema: TableSchema, left: str, right: str) -> str:
+    """An SQL predicate: the relations `left` and `right` (internal column names) hold the same key."""
+    terms = []
+    for column in schema.key_columns:
+        name = f"c{schema.names.index(column.name)}"
+        terms.append(equal_key_sql(f"{left}.{name}", f"{right}.{name}", column.type))
+    return " AND ".join(terms)
+
+
+class ReplicaTail:
+    """Ops by key, the newest per key. One writer; readers open a transaction of their own.
+
+    Made at `visible_seq` 0 (`seed_visible_seq` raises it to a base's); dropped by `close`.
+    """
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, number: int, schema: TableSchema) -> None:
+        self._connection = database.cursor()
+        self.schema = schema
+        self._codec = KeyCodec(schema)
+        self.table = f"tail_{number}"
+        self._position_table = f"position_{number}"
+        self._defaults_table = f"defaults_{number}"
+        self._visible_seq = 0
+        self._commit_time_us = 0
+        self._ops_applied = 0
+        self.bytes_applied = 0
+        try:
+            with self._transaction():
+                self._create()
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _create(self) -> None:
+        types = [f"c{number} {sql_type(c.type)}" for number, c in enumerate(self.schema.columns)]
+        run = self._connection.execute
+        run(f"CREATE TABLE {self.table} (seq UBIGINT, dead BOOLEAN, {', '.join(types)})")
+        run(
+            f"CREATE TABLE {self._position_table} "
+            "(seq UBIGINT, commit_time_us BIGINT, row_count BIGINT, column_count BIGINT)"
+        )
+        run(f"INSERT INTO {self._position_table} VALUES (0, 0, 0, {len(types)})")
+        run(f"CREATE TABLE {self._defaults_table} ({', '.join(types)})")
+        self._write_defaults(self.schema)
+
+    def _write_defaults(self, schema: TableSchema) -> None:
+        """One row with each column's default, for files and ops that lack the column."""
+        arrays = [pa.array([column.default], column.type) for column in schema.columns]
+        row = pa.RecordBatch.from_arrays(arrays, column_names(schema))
+        self._connection.execute(f"DELETE FROM {self._defaults_table}")
+        with self._registered(row) as name:
+            self._connection.execute(f"INSERT INTO {self._defaults_table} SELECT * FROM {name}")
+
+    @property
+    def visible_seq(self) -> int:
+        return self._visible_seq
+
+    @property
+    def commit_time_us(self) -> int:
+        return self._commit_time_us
+
+    @property
+    def ops_applied(self) -> int:
+        return self._ops_applied
+
+    def seed_visible_seq(self, seq: int, commit_time_us: int = 0) -> None:
+        """Start from a base that holds everything up to `seq`; not above the present one does nothing."""
+        if seq > self._visible_seq:
+            self._connection.execute(
+                f"UPDATE {self._position_table} SET seq = ?, commit_time_us = ?", [seq, commit_time_us]
+            )
+            self._visible_seq, self._commit_time_us = seq, commit_time_us
+
+    def apply(self, ops: pa.RecordBatch, through: int | None = None, commit_time_us: int = 0) -> None:
+        """Take ops (feed schema, ascending seq) in one transaction; readers see all of them or none.
+
+        An op whose key is held with an equal or newer seq is dropped. `through` is the seq that readers
+        may say they see afterwards: the last op's by default. Ops from before a column was added have
+        its default. Raises `SchemaMismatch` for ops with a column that the table lacks.
+        """
+        ops = self._conformed(ops)
+        seqs = ops.column(0)
+        newest = max(self._visible_seq, through or 0, seqs[-1].as_py() if len(ops) else 0)
+        if newest == self._visible_seq:
+            commit_time_us = self._commit_time_us
+        if len(ops) and seqs[0].as_py() <= self._visible_seq:
+            ops = self._without_known(ops)
+        rows = self._tail_rows(ops)
+        with self._transaction():
+            added = self._replace(rows) if len(rows) else 0
+            self._connection.execute(
+                f"UPDATE {self._position_table} SET seq = ?, commit_time_us = ?, row_count = row_count + ?",
+                [newest, commit_time_us, added],
+            )
+        self._visible_seq = newest
+        self._commit_time_us = commit_time_us
+        self._ops_applied += len(ops)
+        self.bytes_applied += ops.nbytes
+
+    def _conformed(self, ops: pa.RecordBatch) -> pa.RecordBatch:
+        unknown = [name for name in ops.schema.names[HEAD_COLUMNS:] if name not in self.schema.names]
+        if unknown:
+            raise SchemaMismatch(f"ops have the column {unknown[0]!r}, the table {list(self.schema.names)}")
+        return conform_ops(ops, self.schema)
+
+    def _without_known(self, ops: pa.RecordBatch) -> pa.RecordBatch:
+        """`ops` without those that the tail holds already, or something newer of the same key."""
+        numbered = self._named(ops).append_column("i", pa.array(np.arange(len(ops))))
+        with self._registered(numbered) as name:
+            known = self._connection.execute(
+                f"SELECT n.i FROM {name} n JOIN {self.table} t "
+                f"ON {same_key(self.schema, 't', 'n')} WHERE t.seq >= n.seq"
+            ).fetchnumpy()["i"]
+        keep = np.ones(len(ops), dtype=bool)
+        keep[known] = False
+        return ops.filter(pa.array(keep))
+
+    def _tail_rows(self, ops: pa.RecordBatch) -> pa.RecordBatch:
+        """The newest op of each key as rows of the tail table."""
+        if len(ops) > 1:
+            numbers = pa.table({"key": ops.column(2), "i": np.arange(len(ops))})
+            last = numbers.group_by("key").aggregate([("i", "max")])["i_max"]
+            if len(last) < len(ops):
+                ops = ops.take(last.combine_chunks())
+        return self._named(ops)
+
+    def _named(self, ops: pa.RecordBatch) -> pa.RecordBatch:
+        """Ops as `seq, dead, c0, …`. A tombstone's key comes from `pk_bytes`: it may lack a pre-image."""
+        dead = pc.equal(ops.column(1), Op.DELETE)
+        columns = dict(zip(self.schema.names, ops.columns[3:], strict=True))
+        if pc.any(dead).as_py():
+            parts = self._codec.decode(ops.column(2))
+            for column, part in zip(self.schema.key_columns, parts, strict=True):
+                columns[column.name] = part
+        arrays = [ops.column(0), dead, *columns.values()]
+        return pa.RecordBatch.from_arrays(arrays, ["seq", "dead", *column_names(self.schema)])
+
+    def _replace(self, rows: pa.RecordBatch) -> int:
+        """Put `rows` in place of those with their keys; how many keys are new."""
+        with self._registered(rows) as name:
+            replaced = self._connection.execute(
+                f"DELETE FROM {self.table} t WHERE EXISTS "
+                f"(SELECT 1 FROM {name} n WHERE {same_key(self.schema, 't', 'n')})"
+            ).fetchall()[0][0]
+            self._connection.execute(f"INSERT INTO {self.table} SELECT * FROM {name}")
+        return len(rows) - int(replaced)
+
+    def advance(self, source: LogSource) -> None:
+        """Take everything that `source` holds after `visible_seq` now. Batches before an error stay."""
+        stream = source.stream(self._visible_seq)
+        with closing(stream):
+            for batch in stream:
+                self.apply(batch.ops, batch.mark.through, batch.mark.commit_time_us)
+
+    def get(self, key: Sequence[object]) -> tuple[bool, Row | None]:
+        """(whether the tail knows the key, its row or None for a tombstone)."""
+        with self._registered(key_row(self.schema, key)) as name:
+            found: pa.Table = self._connection.sql(
+                f"SELECT t.* FROM {self.table} t, {name} k WHERE {same_key(self.schema, 't', 'k')}"
+            ).to_arrow_table()
+        if not len(found):
+            return False, None
+        _, is_dead, *values = (column[0].as_py() for column in found.columns)
+        return True, None if is_dead else dict(zip(self.schema.names, values, strict=True))
+
+    def add_columns(self, schema: TableSchema) -> None:
+        """Go on under `schema`, which appends columns; rows already here get their defaults."""
+        added = [(f"c{n}", schema.columns[n]) for n in range(len(self.schema.columns), len(schema.columns))]
+        run = self._connection.execute
+        with self._transaction():
+            for name, column in added:
+                for table in (self.table, self._defaults_table):
+                    run(f"ALTER TABLE {table} ADD COLUMN {name} {sql_type(column.type)}")
+            self._write_defaults(schema)
+            for name, _ in added:
+                run(f"UPDATE {self.table} SET {name} = {self.default(name)} WHERE NOT dead")
+            run(f"UPDATE {self._position_table} SET column_count = {len(schema.columns)}")
+        self.schema = schema
+        self._codec = KeyCodec(schema)
+
+    def default(self, name: str) -> str:
+        """The default of internal column `name` as an SQL expression."""
+        return f"(SELECT {name} FROM {self._defaults_table})"
+
+    def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
+        """Where the transaction open on `session` sees the tail."""
+        found = session.execute(f"SELECT * FROM {self._position_table}").fetchall()
+        return StatePosition(*found[0])
+
+    def close(self) -> None:
+        for table in (self.table, self._position_table, self._defaults_table):
+            self._connection.execute(f"DROP TABLE {table}")
+        self._connection.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN TRANSACTION")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _registered(self, rows: pa.RecordBatch) -> Iterator[str]:
+        self._connection.register("incoming", rows)
+        try:
+            yield "incoming"
+        finally:
+            self._connection.unregister("incoming")
+
+
+def key_row(schema: TableSchema, key: Sequence[object]) -> pa.RecordBatch:
+    """One key as a row of internal key columns. Raises `SchemaMismatch` for wrong arity or types."""
+    KeyCodec(schema).encode_row(key)
+    names = [f"c{schema.names.index(name)}" for name in schema.primary_key]
+    try:
+        arrays = [pa.array([v], c.type) for v, c in zip(key, schema.key_columns, strict=True)]
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise SchemaMismatch(f"key {key!r} doesn't fit {schema.primary_key}: {error}") from error
+    return pa.RecordBatch.from_arrays(arrays, names)

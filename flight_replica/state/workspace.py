@@ -1,0 +1,69 @@
+"""`Workspace`: the DuckDB database and the folder that all states of one process share."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import duckdb
+
+from flight_replica.errors import ConfigError
+from flight_replica.sql.database import open_database
+
+_MARK = "flight-replica.lock"
+
+
+class Workspace:
+    """One process's place for states: a folder nobody else uses, and one database over it.
+
+    `directory` None: a temporary folder, removed at `close`. What an earlier process left is removed at open.
+    Raises `ConfigError` when the folder is in use or holds something else. Thread-safe.
+    """
+
+    def __init__(self, directory: Path | None = None, *, memory_limit: str | None = None) -> None:
+        self._is_temporary = directory is None
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="flight-replica-"))
+        self._lock_file = self._claim()
+        self._states = self.directory / "states"
+        shutil.rmtree(self._states, ignore_errors=True)
+        self._states.mkdir()
+        self._numbers = itertools.count(1)
+        self.database = open_database(
+            readable=[self._states], memory_limit=memory_limit, temp_directory=self.directory / "spill"
+        )
+
+    def _claim(self) -> int:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            names = set(os.listdir(self.directory))
+            if names and _MARK not in names:
+                raise ConfigError(f"data folder {self.directory} holds other files; give an empty or new one")
+            handle = os.open(self.directory / _MARK, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise ConfigError(f"data folder {self.directory} can't be used: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(handle)
+            raise ConfigError(f"data folder {self.directory} is in use by another process") from error
+        return handle
+
+    def new_state(self) -> tuple[int, Path]:
+        """A number for a new state's tables, and the folder for its files."""
+        number = next(self._numbers)
+        return number, self._states / f"{number:06d}"
+
+    def session(self) -> duckdb.DuckDBPyConnection:
+        return self.database.cursor()
+
+    def close(self) -> None:
+        """Close the database and let go of the folder. No state or view may be left."""
+        self.database.close()
+        shutil.rmtree(self._states, ignore_errors=True)
+        os.close(self._lock_file)
+        if self._is_temporary:
+            shutil.rmtree(self.directory, ignore_errors=True)

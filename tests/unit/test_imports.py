@@ -1,0 +1,93 @@
+"""Who may import whom (docs/architecture.md). Imports for type checking count too: they are knowledge."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "flight_replica"
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_pb" not in path.parts)
+
+# part of the package -> parts it may import, besides itself and what everybody may
+COMMON = {"errors", "schema", "keys", "position", "_pb"}
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "position": set(),
+    "schema": set(),
+    "keys": set(),
+    "digest": set(),
+    "sql": set(),
+    "log": set(),
+    "base": set(),
+    "state": {"log", "base", "sql"},
+    "replica": {"state", "log", "base", "sql", "flightsql.service"},
+    "flightsql": {"sql", "log", "digest"},
+    "primary": {"log", "base", "sql", "flightsql.service"},
+    "client": set(),
+    "demo_orders": set(),
+    "demo_writer": {"client", "demo_orders"},
+    "demo": {"client", "demo_orders"},
+    "cli": {"primary", "replica", "flightsql", "log", "base", "state", "client", "demo", "demo_writer"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+
+# library -> where it may be known
+KNOWN_BY = {
+    "pyarrow.flight": {"flightsql", "log.change_feed", "log.feed_client", "log.feed_reader"},
+    "pyiceberg": {
+        "base.iceberg",
+        "base.iceberg_files",
+        "base.iceberg_schema",
+        "primary.mirror*",
+        "primary.position_deletes",
+    },
+    "duckdb": {"sql", "state", "primary"},
+    "adbc_driver_flightsql": {"client"},
+    "adbc_driver_manager": {"client"},
+}
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def _is_in(name: str, places: set[str]) -> bool:
+    return any(
+        name == place or name.startswith(f"{place}.") or (place.endswith("*") and name.startswith(place[:-1]))
+        for place in places
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_a_module_imports_only_what_its_part_may(path: Path) -> None:
+    name = _name(path)
+    part = name.split(".")[0]
+    allowed = ARROWS[part] | COMMON | {part}
+    ours = {
+        found.removeprefix("flight_replica.")
+        for found in _imports(path)
+        if found.startswith("flight_replica.")
+    }
+    assert not {found for found in ours if not _is_in(found, allowed)}, f"{name} may import {sorted(allowed)}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_a_library_is_known_only_where_it_belongs(path: Path) -> None:
+    name = _name(path)
+    for library, places in KNOWN_BY.items():
+        if any(_is_in(found, {library}) for found in _imports(path)):
+            assert _is_in(name, places), f"{name} imports {library}"
