@@ -47,6 +47,12 @@ class Follower:
         for thread in self._threads:
             thread.join()
 
+    def raise_if_ended(self) -> None:
+        """Raise why following is over, if it is."""
+        if self.ended.is_set():
+            assert self.end_reason is not None, "a follower ended without a reason"
+            raise self.end_reason
+
     def _say(self, trouble: str) -> None:
         if trouble != self._trouble:
             self._trouble = trouble

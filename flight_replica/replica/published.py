@@ -12,6 +12,7 @@ from flight_replica.base.iceberg import IcebergBase
 from flight_replica.base.merutable import MerutableBase
 from flight_replica.base.source import BaseSnapshot, BaseSource
 from flight_replica.errors import BaseError, BaseNotUsable
+from flight_replica.log.source import LogSource
 from flight_replica.schema import TableSchema
 
 
@@ -33,6 +34,16 @@ class PublishedTable:
     def start_seq(self) -> int:
         """Where a replica that has nothing begins to follow: at the published base."""
         return self.base_seq if self.base_seq is not None else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a table begins: what to read, and from where to where."""
+
+    log: LogSource
+    base: BaseSource
+    start_seq: int  # follow from here
+    reach_seq: int  # answer from here on: an earlier process may have shown it
 
 
 class PublishedBase:

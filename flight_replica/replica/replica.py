@@ -332,11 +332,10 @@ class Replica:
 
     def advance(self) -> None:
         """Take all the log has after `visible_seq` now. Raises `LogGap`; whole batches before it stay."""
-        with self._writing:
-            with closing(self.log.stream(self.begin_following())) as stream:
-                self.change_schema(self.log.schema)
-                for batch in stream:
-                    self.receive(batch)
+        with self._writing, closing(self.log.stream(self.begin_following())) as stream:
+            self.change_schema(self.log.schema)
+            for batch in stream:
+                self.receive(batch)
 
     def advance_or_recover(self) -> AdvanceOutcome:
         """`advance`; where the log has a gap, adopt a newer base. Raises `NotCaughtUp` without one."""

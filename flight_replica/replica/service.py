@@ -52,7 +52,7 @@ class ReplicaService:
         self._settings = settings
         self._origins = dict(fixed or {})  # tables that are served whatever is listed
         if upstream is not None:
-            self._origins |= {name: partial(upstream.origin, name) for name in names}
+            self._origins |= {name: partial(upstream.open, name) for name in names}
         self._follows_list = upstream is not None and not names
         self._lock = threading.Lock()
         self._tables: dict[str, TableReplica] = {}
@@ -100,7 +100,7 @@ class ReplicaService:
             table.close()
             _log.info("table gone table=%s", name)
         for name in new:
-            self._add(name, partial(self._upstream.origin, name))
+            self._add(name, partial(self._upstream.open, name))
 
     def _add(self, name: str, origin: Origin) -> None:
         table = TableReplica(name, origin, self._workspace, self._settings, lambda _: self._look_now.set())

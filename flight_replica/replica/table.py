@@ -12,16 +12,17 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
-from flight_replica.base.source import BaseSource
 from flight_replica.errors import BaseNotUsable, Closed, LineageChanged, LogGap, TableNotFound, Unavailable
 from flight_replica.log.backoff import Backoff, BackoffConfig
-from flight_replica.log.source import LogSource
 from flight_replica.replica.follower import Follower
+from flight_replica.replica.published import Opening
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaSettings
 from flight_replica.state.workspace import Workspace
 
 _log = logging.getLogger(__name__)
+
+WAKE_SECONDS = 0.2  # how often a table that catches up looks whether it still can
 
 
 class TableState(StrEnum):
@@ -33,8 +34,8 @@ class TableState(StrEnum):
     DEGRADED = "degraded"  # serving, but something is wrong: the reason says what
 
 
-Origin = Callable[[], tuple[LogSource, BaseSource, int]]
-"""Opens a table's log and base for its present lineage, and says from which seq to follow.
+Origin = Callable[[], Opening]
+"""Opens a table for its present lineage.
 
 Raises `TableNotFound` when the table is no more, `Unavailable` and `BaseNotUsable` when it can't be told yet.
 """
@@ -58,7 +59,8 @@ class TableReplica:
         self._on_gone = on_gone
         self._stop = threading.Event()
         self._lock = threading.Lock()
-        self._replica: Replica | None = None
+        self._opened: Replica | None = None
+        self._serving: Replica | None = None  # the opened one, once it can be read
         self._state = TableState.LOADING
         self._reason = "not opened yet"
         self._thread = threading.Thread(target=self._run, name=f"table-{name}", daemon=True)
@@ -74,17 +76,17 @@ class TableReplica:
     def replica(self) -> Replica:
         """The table as it can be read. Raises `Unavailable` with the reason while it can't."""
         with self._lock:
-            replica, state, reason = self._replica, self._state, self._reason
-        if replica is None or not replica.is_loaded:
+            replica, state, reason = self._serving, self._state, self._reason
+        if replica is None:
             raise Unavailable(f"table {self.name!r} is {state}: {reason}")
         return replica
 
     def close(self) -> None:
         self._stop.set()
         with self._lock:
-            replica = self._replica
-        if replica is not None:
-            replica.log.close()
+            opened = self._opened
+        if opened is not None:
+            opened.log.close()
         self._thread.join()
 
     # --- the thread -------------------------------------------------------------------------------
@@ -110,31 +112,44 @@ class TableReplica:
 
     def _serve_one_lineage(self, backoff: Backoff) -> None:
         """Open, load and follow until the lineage ends. Raises why it did."""
-        log, base, start_seq = self._origin()
-        replica = Replica(self.name, base, log, self._workspace, start_seq=start_seq, settings=self._settings)
+        opening = self._origin()
+        replica = Replica(
+            self.name,
+            opening.base,
+            opening.log,
+            self._workspace,
+            start_seq=opening.start_seq,
+            settings=self._settings,
+        )
         with self._lock:
-            self._replica = replica
+            self._opened = replica
         follower = Follower(replica, self._on_trouble)
         follower.start()
         try:
-            self._load(replica)
+            self._load(replica, follower, opening.reach_seq)
             backoff.reset()
             follower.ended.wait()
-            assert follower.end_reason is not None, "a follower ended without a reason"
-            raise follower.end_reason
+            follower.raise_if_ended()
         finally:
             with self._lock:
-                self._replica = None
+                self._serving = self._opened = None
             follower.close()
             replica.close()
 
-    def _load(self, replica: Replica) -> None:
+    def _load(self, replica: Replica, follower: Follower, reach_seq: int) -> None:
+        """Load the base and follow up to `reach_seq`; from then on the table can be read."""
         began = time.monotonic()
         self._say(TableState.LOADING, "reading its base")
         replica.load()
+        self._say(TableState.LOADING, f"catching up from seq {replica.base_seq} to {reach_seq}")
+        while replica.visible_seq < reach_seq:
+            follower.raise_if_ended()
+            replica.history.wait(reach_seq - 1, WAKE_SECONDS)
+        with self._lock:
+            self._serving = replica
         self._say(TableState.SERVING, "")
         _log.info(
-            "base loaded table=%s base_seq=%d visible_seq=%d seconds=%.3f",
+            "table serving table=%s base_seq=%d visible_seq=%d seconds=%.3f",
             self.name,
             replica.base_seq,
             replica.visible_seq,
@@ -143,8 +158,8 @@ class TableReplica:
 
     def _on_trouble(self, reason: str) -> None:
         with self._lock:
-            is_loaded = self._replica is not None and self._replica.is_loaded
-        if is_loaded:
+            is_serving = self._serving is not None
+        if is_serving:
             self._say(TableState.DEGRADED if reason else TableState.SERVING, reason)
         elif reason:
             self._say(TableState.LOADING, reason)

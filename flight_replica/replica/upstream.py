@@ -12,8 +12,7 @@ from flight_replica.errors import FeedError, TableNotFound
 from flight_replica.log.change_feed import ChangeFeedLogSource
 from flight_replica.log.feed_client import Endpoint, FeedClient
 from flight_replica.log.no_log import NoLog
-from flight_replica.log.source import LogSource
-from flight_replica.replica.published import PublishedBase, PublishedTable
+from flight_replica.replica.published import Opening, PublishedBase, PublishedTable
 
 _COLUMNS = [
     "table_name",
@@ -28,10 +27,11 @@ _COLUMNS = [
 ]
 
 
-def as_it_lies(base: BaseSource) -> tuple[LogSource, BaseSource, int]:
+def as_it_lies(base: BaseSource) -> Opening:
     """The origin of a table that is served from its base alone."""
     snapshot = base.load()
-    return NoLog(snapshot.lineage, snapshot.schema), base, snapshot.base_seq
+    log = NoLog(snapshot.lineage, snapshot.schema)
+    return Opening(log, base, snapshot.base_seq, snapshot.base_seq)
 
 
 class Upstream:
@@ -57,8 +57,8 @@ class Upstream:
         except KeyError:
             raise TableNotFound(f"{self.uri} has no table {name!r}") from None
 
-    def origin(self, name: str) -> tuple[LogSource, BaseSource, int]:
-        """The table's log and base for its present lineage, and the seq to follow from."""
+    def open(self, name: str) -> Opening:
+        """The table's log and base for its present lineage. Raises `TableNotFound`, `Unavailable`."""
         published = self.table(name)
         log = ChangeFeedLogSource(
             self._endpoint.uri,
@@ -69,7 +69,8 @@ class Upstream:
             headers=self._endpoint.headers,
         )
         try:
-            return log, PublishedBase(lambda: self.table(name), log.schema), published.start_seq
+            base = PublishedBase(lambda: self.table(name), log.schema)
+            return Opening(log, base, published.start_seq, published.high_water)
         except BaseException:
             log.close()
             raise

@@ -1,0 +1,105 @@
+"""The first wall around a client's SQL: one statement, read-only, made of known parts alone.
+
+`check_select` says which served tables and which of the server's own relations (`calls.py`) a statement
+reads; `bind_functions` puts relations in the place of the latter. What is let through: `walk.py` and
+`functions.py`; how much it may build: `hogs.py`. Walls behind this one: `database.py`, `view.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from flight_replica.errors import NotAllowed, ReadOnly
+from flight_replica.sql.calls import TableFunction, found_functions
+from flight_replica.sql.database import quote
+from flight_replica.sql.statement import Token, fold, kind_of, single, tokens, tree_of
+from flight_replica.sql.walk import Resolve, Scope, Walk
+
+__all__ = ["Checked", "TableFunction", "bind_functions", "check_select", "parameters_of", "put"]
+
+SHOW_TABLES = "SELECT table_name AS name FROM merutable_tables() ORDER BY name"
+
+_DATA_OR_SCHEMA = frozenset(
+    {"INSERT", "UPDATE", "DELETE", "MERGE", "MERGE_INTO", "CREATE", "CREATE_FUNC", "DROP", "ALTER"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A statement that may run as it stands once its functions are bound."""
+
+    sql: str  # one statement, without semicolon and comments around it
+    tables: tuple[str, ...]  # the served tables it reads, as the server spells them
+    functions: tuple[TableFunction, ...]  # in text order
+    parameter_count: int  # ? and $n: the highest number; $name: how many names
+    parameter_names: tuple[str, ...] = ()  # of $name parameters, in order of appearance
+
+
+def check_select(sql: str, resolve: Resolve) -> Checked:
+    """The checked statement. `resolve` gives a served table's name for a name as spelled, or None.
+
+    SHOW TABLES comes back as a query of `merutable_tables()`. Raises `InvalidStatement` (syntax, not one
+    statement), `ReadOnly` (it writes), `NotAllowed`, `TableNotFound`, `LimitExceeded`.
+    """
+    text = single(sql)
+    kind = kind_of(text)
+    words = tokens(text)
+    if kind == "EXPLAIN":
+        return _check_explain(text, words, resolve)
+    name = kind if words[0].says("WITH") else words[0].text.upper()
+    if kind in _DATA_OR_SCHEMA and name != "DEALLOCATE":  # a DROP to DuckDB
+        raise ReadOnly(f"{name} writes")
+    if kind != "SELECT":
+        raise NotAllowed(f"{name} statements aren't allowed here")
+    if [fold(word.text) for word in words] == ["show", "tables"]:
+        text = SHOW_TABLES
+    return _check_query(text, resolve)
+
+
+def _check_explain(text: str, words: Sequence[Token], resolve: Resolve) -> Checked:
+    """EXPLAIN [ANALYZE], written anew before the checked statement."""
+    count = 2 if words[1].says("ANALYZE") else 1
+    if words[count].says("("):
+        raise NotAllowed("EXPLAIN takes no options here but ANALYZE")
+    prefix = "EXPLAIN ANALYZE " if count == 2 else "EXPLAIN "
+    rest = text.encode()[words[count].start :].decode()
+    checked = check_select(rest, resolve)
+    moved = (
+        replace(call, start=call.start + len(prefix), is_whole_statement=False) for call in checked.functions
+    )
+    return replace(checked, sql=prefix + checked.sql, functions=tuple(moved))
+
+
+def _check_query(text: str, resolve: Resolve) -> Checked:
+    statement = tree_of(text)
+    walk = Walk(resolve)
+    walk.check(statement, Scope())
+    count, names = parameters_of(walk)
+    calls = found_functions(walk, text, statement["node"])
+    return Checked(text, tuple(walk.tables), calls, count, names)
+
+
+def parameters_of(walk: Walk) -> tuple[int, tuple[str, ...]]:
+    """How many parameters a statement takes, and their names where they have names."""
+    numbers = [int(name) for name in walk.parameters if name.isdecimal()]
+    names = tuple(name for name in walk.parameters if not name.isdecimal())
+    return (len(names), names) if names else (max(numbers, default=0), ())
+
+
+def bind_functions(checked: Checked, names: Sequence[str]) -> str:
+    """The statement with each call replaced by the relation of the same place in `names`.
+
+    A call without an alias gets its function's name as one, so that columns can be qualified by it.
+    """
+    assert len(names) == len(checked.functions), "one relation a call"
+    data = checked.sql.encode()
+    for call, name in reversed(list(zip(checked.functions, names, strict=True))):
+        alias = "" if call.has_alias else f" AS {quote(call.name)}"
+        data = put(data, call.start, call.length, quote(name) + alias)
+    return data.decode()
+
+
+def put(data: bytes, start: int, length: int, text: str) -> bytes:
+    """`data` with `text` in the place of `length` bytes."""
+    return data[:start] + text.encode() + data[start + length :]
