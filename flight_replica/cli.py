@@ -58,6 +58,7 @@ def _start_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("pyiceberg").setLevel(logging.WARNING)  # it reports every file it opens
 
 
 class _Formatter(logging.Formatter):

@@ -49,8 +49,8 @@ def one_line(error: Exception) -> str:
 def position_of(table: pa.Table) -> list[dict[str, object]]:
     """The position that an answer states, one entry a table it read."""
     metadata = table.schema.metadata or {}
-    found = json.loads(metadata.get(b"merutable.position", b"[]"))
-    return list(found)
+    found = json.loads(metadata.get(b"merutable.position", b'{"tables": []}'))
+    return list(found["tables"])
 
 
 def print_rows(rows: pa.Table, form: str, out: TextIO = sys.stdout) -> None:

@@ -61,7 +61,7 @@ def read(uri: str) -> None:
 
 def _report(cursor: flightsql.Cursor) -> None:
     answer = cursor.fetch_arrow_table()
-    position = json.loads(answer.schema.metadata[b"merutable.position"])[0]
+    position = json.loads(answer.schema.metadata[b"merutable.position"])["tables"][0]
     rows = dict(zip(answer.column("id").to_pylist(), answer.column("n").to_pylist(), strict=True))
     n = rows.get(-1, 0)
     is_right = len(rows) == len(answer) and rows == (rows_at(n) if n else {})

@@ -100,6 +100,5 @@ def _scan(group: FileGroup, columns: Sequence[Column], default: Callable[[str], 
     # Outside the alias, a column of the file may have the name of DuckDB's own counters.
     return (
         f"SELECT {', '.join(terms)} FROM read_parquet([{paths}]) f({', '.join(physical)}) "
-        f"WHERE NOT EXISTS (SELECT 1 FROM {group.deleted_table} d "
-        "WHERE d.file = f.file_index AND d.row = f.file_row_number)"
+        f"ANTI JOIN {group.deleted_table} d ON (d.file = f.file_index AND d.row = f.file_row_number)"
     )

@@ -22,7 +22,7 @@ from flight_replica.schema import TableSchema
 from flight_replica.sql.database import quote
 from flight_replica.state.base_files import BaseFiles
 from flight_replica.state.state import Row, StateKind, StatePosition
-from flight_replica.state.tail import ReplicaTail, column_names, key_row, same_key
+from flight_replica.state.tail import ReplicaTail, column_names, key_row, one_row, same_key
 
 
 class ParquetState:
@@ -103,8 +103,10 @@ class ParquetState:
             return tail
         if position.tail_rows == 0:
             return base
-        hidden = f"SELECT 1 FROM {self._tail.table} t WHERE {same_key(self.schema, 'b', 't')}"
-        return f"SELECT * FROM ({base}) b WHERE NOT EXISTS ({hidden}) UNION ALL {tail}"
+        # Not a correlated NOT EXISTS: DuckDB 2.0 looks up distinct keys then, for which −0.0 is 0.0, and
+        # keeps the whole base in memory on the way.
+        hidden = f"{self._tail.table} t ON ({same_key(self.schema, 'b', 't')})"
+        return f"SELECT * FROM ({base}) b ANTI JOIN {hidden} UNION ALL {tail}"
 
     def get(self, key: Sequence[object]) -> Row | None:
         wanted = key_row(self.schema, key)
@@ -118,8 +120,7 @@ class ParquetState:
         assert len(found) <= 1, f"a key stands {len(found)} times"
         if not len(found):
             return None
-        names = self.schema.names[: found.num_columns]  # a column may have been added meanwhile
-        return dict(zip(names, (column[0].as_py() for column in found.columns), strict=True))
+        return one_row(found, self.schema)
 
     def close(self) -> None:
         self._owned.close()

@@ -19,7 +19,7 @@ from flight_replica.errors import SchemaMismatch
 from flight_replica.keys import KeyCodec
 from flight_replica.log.batches import HEAD_COLUMNS, conform_ops
 from flight_replica.log.source import LogSource, Op
-from flight_replica.schema import TableSchema
+from flight_replica.schema import TableSchema, conform
 from flight_replica.sql.types import equal_key_sql, sql_type
 from flight_replica.state.state import Row, StatePosition
 
@@ -151,11 +151,11 @@ class ReplicaTail:
 
     def _tail_rows(self, ops: pa.RecordBatch) -> pa.RecordBatch:
         """The newest op of each key as rows of the tail table."""
-        if len(ops) > 1:
-            numbers = pa.table({"key": ops.column(2), "i": np.arange(len(ops))})
-            last = numbers.group_by("key").aggregate([("i", "max")])["i_max"]
-            if len(last) < len(ops):
-                ops = ops.take(last.combine_chunks())
+        codes = ops.column(2).dictionary_encode().indices.to_numpy()
+        last = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
+        last[codes] = np.arange(len(ops))  # of equal indices the last one counts
+        if len(last) < len(ops):
+            ops = ops.take(pa.array(last))
         return self._named(ops)
 
     def _named(self, ops: pa.RecordBatch) -> pa.RecordBatch:
@@ -173,8 +173,7 @@ class ReplicaTail:
         """Put `rows` in place of those with their keys; how many keys are new."""
         with self._registered(rows) as name:
             replaced = self._connection.execute(
-                f"DELETE FROM {self.table} t WHERE EXISTS "
-                f"(SELECT 1 FROM {name} n WHERE {same_key(self.schema, 't', 'n')})"
+                f"DELETE FROM {self.table} t USING {name} n WHERE {same_key(self.schema, 't', 'n')}"
             ).fetchall()[0][0]
             self._connection.execute(f"INSERT INTO {self.table} SELECT * FROM {name}")
         return len(rows) - int(replaced)
@@ -194,8 +193,9 @@ class ReplicaTail:
             ).to_arrow_table()
         if not len(found):
             return False, None
-        _, is_dead, *values = (column[0].as_py() for column in found.columns)
-        return True, None if is_dead else dict(zip(self.schema.names, values, strict=True))
+        if found["dead"][0].as_py():
+            return True, None
+        return True, one_row(found.drop_columns(["seq", "dead"]), self.schema)
 
     def add_columns(self, schema: TableSchema) -> None:
         """Go on under `schema`, which appends columns; rows already here get their defaults."""
@@ -243,6 +243,14 @@ class ReplicaTail:
             yield "incoming"
         finally:
             self._connection.unregister("incoming")
+
+
+def one_row(found: pa.Table, schema: TableSchema) -> Row:
+    """The one row of `found`, whose columns are the table's first ones, in the table's own types."""
+    columns = schema.columns[: found.num_columns]  # a column may have been added since the query
+    shape = TableSchema(columns, schema.primary_key)
+    (batch,) = found.rename_columns(list(shape.names)).to_batches()
+    return dict(conform(batch, shape).to_pylist()[0])
 
 
 def key_row(schema: TableSchema, key: Sequence[object]) -> pa.RecordBatch:
