@@ -89,7 +89,10 @@ class OpStream(Protocol):
 
 
 class LogSource(Protocol):
-    """Where a replica reads one table's log. Thread-safe; `close()` ends every stream of it."""
+    """Where a replica reads one table's log. Thread-safe; `close()` ends every stream of it.
+
+    A source stands for one lineage: when a `LogGap` names another one, open a new source.
+    """
 
     @property
     def lineage(self) -> UUID: ...
@@ -99,12 +102,39 @@ class LogSource(Protocol):
         """The table's schema now; a follow stream ends when it changes, ask again then."""
         ...
 
+    @property
+    def last_mark(self) -> FeedMark | None:
+        """The newest mark that arrived by following; it may be ahead of what was consumed."""
+        ...
+
+    @property
+    def last_mark_at(self) -> float | None:
+        """When `last_mark` arrived, on the source's monotonic clock, in seconds."""
+        ...
+
+    @property
+    def clock_offset_us(self) -> int | None:
+        """The origin's clock (µs since 1970) minus the source's monotonic clock; None unknown."""
+        ...
+
+    @property
+    def clock_error_us(self) -> int | None:
+        """The most by which `clock_offset_us` can be wrong; None unknown."""
+        ...
+
     def stream(self, since: int) -> OpStream:
-        """Every op in `(since, seq at open]`, then the end, whatever is written meanwhile."""
+        """Every op in `(since, seq at open]`, then the end, whatever is written meanwhile.
+
+        `since` above the newest seq is a `LogGap`: the log behind it was lost.
+        """
         ...
 
     def follow(self, since: int) -> OpStream:
-        """Every op after `since` as it commits, and heartbeats, until closed."""
+        """Every op after `since` as it commits, and heartbeats, until closed.
+
+        Iteration ends when the table's schema changes: ask `schema` again, which gives the new one,
+        and follow from the position reached.
+        """
         ...
 
     def latest_seq(self) -> int:
