@@ -38,7 +38,7 @@ class TableEntry:
     """One row of `merutable_tables()` (CF 1); `position` and `state` make `merutable_status()`."""
 
     name: str
-    schema: TableSchema
+    schema: TableSchema | None  # None while the table waits for its first base, which says it
     table_uuid: str
     low_water: int
     position: TablePosition

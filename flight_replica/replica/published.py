@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import unquote, urlparse
 from uuid import UUID
 
@@ -64,7 +64,18 @@ class PublishedBase:
 
     def load(self) -> BaseSnapshot:
         published = self._published()
-        return base_of(published, self._schema).load()
+        return _vouched(base_of(published, self._schema).load(), published)
+
+
+def _vouched(snapshot: BaseSnapshot, published: PublishedTable) -> BaseSnapshot:
+    """The snapshot at the seq that the publisher knows for this very version, where that is larger.
+
+    A compaction that drops the newest tombstone takes its seq out of the files. Source: CF 4.
+    """
+    if snapshot.version != published.base_version or published.base_seq is None:
+        return snapshot
+    base_seq = max(snapshot.base_seq, published.base_seq)
+    return replace(snapshot, base_seq=base_seq, is_lower_bound=False)
 
 
 def base_of(published: PublishedTable, schema: TableSchema) -> BaseSource:

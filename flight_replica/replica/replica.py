@@ -123,6 +123,7 @@ class Replica:
                     self._restart_at(state.base_seq)
                 replay(self.history, state, self.settings.commit_bytes_max)
                 self._slot.swap(state)
+                self.change_schema(state.schema)
                 self._publish_state()
         except BaseException:
             state.close()
@@ -179,13 +180,17 @@ class Replica:
         mark = self.log.last_mark
         return max(self.visible_seq, mark.high_water if mark is not None else 0)
 
+    def origin_clock_us(self) -> int | None:
+        """The origin's time (µs since 1970), at the latest that it can be; None while it isn't known."""
+        offset, error = self.log.clock_offset_us, self.log.clock_error_us
+        if offset is None or error is None:
+            return None
+        return int(time.monotonic() * 1_000_000) + offset + error
+
     def lag_us(self) -> int:
         """No op older than this is missing; −1 unknown. Proven by an applied caught-up mark, not contact."""
-        proof, offset, error = self._proof, self.log.clock_offset_us, self.log.clock_error_us
-        if proof is None or offset is None or error is None:
-            return -1
-        origin_now = int(time.monotonic() * 1_000_000) + offset
-        return max(0, origin_now + error - proof.sent_time_us)
+        proof, now = self._proof, self.origin_clock_us()
+        return -1 if proof is None or now is None else max(0, now - proof.sent_time_us)
 
     def describe(self) -> TablePosition:
         """Where new readers stand now."""
@@ -417,6 +422,7 @@ class Replica:
             if state.visible_seq > self.history.newest_seq:
                 self._restart_at(state.visible_seq)
             self._slot.swap(state)
+            self.change_schema(state.schema)
             self._publish_state()
             return state.base_seq, state.visible_seq
 

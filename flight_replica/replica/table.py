@@ -81,6 +81,12 @@ class TableReplica:
             raise Unavailable(f"table {self.name!r} is {state}: {reason}")
         return replica
 
+    def origin_clock_us(self) -> int | None:
+        """The origin's time, at the latest that it can be; None while it isn't known."""
+        with self._lock:
+            opened = self._opened
+        return opened.origin_clock_us() if opened is not None else None
+
     def close(self) -> None:
         self._stop.set()
         with self._lock:

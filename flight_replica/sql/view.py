@@ -6,22 +6,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import duckdb
 import pyarrow as pa
 
-from flight_replica.errors import Closed, InvalidStatement, TimedOut
+from flight_replica.errors import Closed, InvalidStatement, LimitExceeded, TimedOut
 from flight_replica.position import TablePosition
 from flight_replica.sql.database import quote
 
 BATCH_ROWS = 8192  # rows a batch out of DuckDB; the server cuts by bytes
 
+Parameters = Sequence[object] | Mapping[str, object]
+
 
 class View:
     """An immutable view of some tables at one seq each. One statement at a time; `interrupt` from any thread.
 
-    `session` comes with its transaction already begun and its snapshot taken.
+    `session` comes with its transaction already begun and its snapshot taken. A statement that fails
+    ends the transaction, and with it the view.
     """
 
     def __init__(
@@ -44,30 +48,39 @@ class View:
         """Let statements of this view read Arrow data by `name`; a reader can be read once."""
         self._session.register(name, data)
 
-    def plan(self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()) -> pa.Schema:
-        """The result's schema, without running the statement. Raises `InvalidStatement`."""
-        with _errors():
+    def plan(self, sql: str, parameters: Parameters = ()) -> pa.Schema:
+        """The result's schema, without running the statement. Raises `InvalidStatement`.
+
+        An EXPLAIN is run by this: DuckDB runs it as soon as it is looked at.
+        """
+        with duckdb_errors():
             relation = self._session.sql(sql, params=parameters or None)
             return relation.limit(0).to_arrow_table().schema if relation is not None else pa.schema([])
 
     def execute(
-        self, sql: str, parameters: Sequence[object] | Mapping[str, object] = ()
+        self, sql: str, parameters: Parameters = (), batch_rows: int = BATCH_ROWS
     ) -> pa.RecordBatchReader:
-        """The statement's rows as a stream. Raises `InvalidStatement`, `TimedOut` when interrupted."""
+        """The statement's rows as a stream. Raises `InvalidStatement`, `TimedOut` when interrupted.
+
+        The reader raises DuckDB's own errors; read it within `duckdb_errors` to have ours.
+        """
         if self._is_closed:
             raise Closed("the view is closed")
-        with _errors():
+        with duckdb_errors():
             relation = self._session.sql(sql, params=parameters or None)
-            return relation.to_arrow_reader(BATCH_ROWS)
+            return relation.to_arrow_reader(batch_rows)
 
     def interrupt(self) -> None:
-        """End the running statement; its reader raises."""
+        """End the running statement; its reader raises.
+
+        One that is called before the statement has got going is lost, so repeat it until it has ended.
+        """
         with self._lock:
             if not self._is_closed:
                 self._session.interrupt()
 
     def close(self) -> None:
-        """End the transaction and let go of the states. Idempotent."""
+        """End the transaction and let go of the states. Idempotent. Close the readers before."""
         with self._lock:
             if self._is_closed:
                 return
@@ -84,14 +97,41 @@ class View:
         self.close()
 
 
-class _errors:
-    """DuckDB's errors in our tree, with the first line of their text."""
+def read_batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+    """The batches of a reader that `View.execute` gave, with our errors."""
+    while True:
+        with duckdb_errors():
+            try:
+                batch = reader.read_next_batch()
+            except StopIteration:
+                return
+        yield batch
 
-    def __enter__(self) -> None:
-        pass
 
-    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, duckdb.InterruptException):
-            raise TimedOut("the statement was interrupted") from error
-        if isinstance(error, duckdb.Error):
-            raise InvalidStatement(str(error).strip()) from error
+# Errors that a statement can't be blamed for: they pass unchanged.
+_NOT_ITS_FAULT = (duckdb.InternalException, duckdb.FatalException, duckdb.IOException)
+_NOT_ITS_FAULT_TEXT = ("INTERNAL Error", "FATAL Error", "IO Error")
+
+
+@contextmanager
+def duckdb_errors() -> Iterator[None]:
+    """Raise DuckDB's errors as ours. Its streams raise OSError with the same texts."""
+    try:
+        yield
+    except _NOT_ITS_FAULT:
+        raise
+    except duckdb.Error as error:
+        raise _as_ours(str(error).strip()) from error
+    except OSError as error:
+        text = str(error).strip()
+        if text.startswith(_NOT_ITS_FAULT_TEXT):
+            raise
+        raise _as_ours(text) from error
+
+
+def _as_ours(text: str) -> InvalidStatement | TimedOut | LimitExceeded:
+    if text.startswith("INTERRUPT Error"):
+        return TimedOut("the statement was interrupted")
+    if text.startswith("Out of Memory Error"):
+        return LimitExceeded(f"the statement needs more memory than there is: {text}")
+    return InvalidStatement(text)

@@ -1,0 +1,195 @@
+"""The catalog commands: catalogs, schemas, tables, table types and keys, as Flight SQL wants them.
+
+There are no catalogs, one schema `main`, and the served tables in it. Clients compare the schemas of
+these replies exactly. Patterns ignore case, as names do here; `\\` escapes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+from google.protobuf.message import Message
+
+from flight_replica._pb import flight_sql_pb2 as pb
+from flight_replica.flightsql import sql_info
+from flight_replica.flightsql.limits import ServerLimits
+from flight_replica.flightsql.service import Service
+from flight_replica.flightsql.status import Unimplemented
+from flight_replica.schema import TableSchema, type_name
+
+DB_SCHEMA = "main"
+TABLE_TYPE = "TABLE"
+
+_TABLE_TYPES = ("BASE TABLE", TABLE_TYPE)  # some tools ask for the former
+_META = b"ARROW:FLIGHT:SQL:"
+
+
+def _schema(text: str) -> pa.Schema:
+    """`name type` fields, `!` after the type for NOT NULL."""
+    kinds = {"utf8": pa.string(), "int32": pa.int32(), "uint8": pa.uint8(), "binary": pa.binary()}
+    fields = [entry.split() for entry in text.split(",")]
+    return pa.schema(
+        [pa.field(name, kinds[kind.rstrip("!")], not kind.endswith("!")) for name, kind in fields]
+    )
+
+
+_CATALOGS = _schema("catalog_name utf8!")
+_DB_SCHEMAS = _schema("catalog_name utf8, db_schema_name utf8!")
+_TABLES = _schema("catalog_name utf8, db_schema_name utf8, table_name utf8!, table_type utf8!")
+_TABLES_WITH_SCHEMA = _TABLES.append(pa.field("table_schema", pa.binary(), False))
+_TYPES = _schema("table_type utf8!")
+_PRIMARY_KEYS = _schema(
+    "catalog_name utf8, db_schema_name utf8, table_name utf8!, column_name utf8!,"
+    "key_sequence int32!, key_name utf8"
+)
+_FOREIGN_KEYS = _schema(
+    "pk_catalog_name utf8, pk_db_schema_name utf8, pk_table_name utf8!, pk_column_name utf8!,"
+    "fk_catalog_name utf8, fk_db_schema_name utf8, fk_table_name utf8!, fk_column_name utf8!,"
+    "key_sequence int32!, fk_key_name utf8, pk_key_name utf8, update_rule uint8!, delete_rule uint8!"
+)
+
+
+def schema_of(command: Message) -> pa.Schema:
+    """The schema of the reply. Raises `Unimplemented` for what is no catalog command."""
+    match command:
+        case pb.CommandGetCatalogs():
+            return _CATALOGS
+        case pb.CommandGetDbSchemas():
+            return _DB_SCHEMAS
+        case pb.CommandGetTables():
+            return _TABLES_WITH_SCHEMA if command.include_schema else _TABLES
+        case pb.CommandGetTableTypes():
+            return _TYPES
+        case pb.CommandGetPrimaryKeys():
+            return _PRIMARY_KEYS
+        case pb.CommandGetImportedKeys() | pb.CommandGetExportedKeys() | pb.CommandGetCrossReference():
+            return _FOREIGN_KEYS
+        case pb.CommandGetSqlInfo():
+            return sql_info.SCHEMA
+    raise Unimplemented(f"{command.DESCRIPTOR.name} isn't served here")
+
+
+def reply(command: Message, service: Service, limits: ServerLimits) -> pa.Table:
+    """The rows of the reply, in one batch: ADBC reads only the first."""
+    rows: list[dict[str, object]] = []
+    match command:
+        case pb.CommandGetSqlInfo():
+            return sql_info.reply(sql_info.sql_info(service, limits), list(command.info))
+        case pb.CommandGetTableTypes():
+            rows = [{"table_type": kind} for kind in _TABLE_TYPES]
+        case pb.CommandGetDbSchemas():
+            rows = _db_schemas(command)
+        case pb.CommandGetTables():
+            rows = [_table_row(table, command.include_schema) for table in _tables(command, service)]
+        case pb.CommandGetPrimaryKeys():
+            rows = _primary_keys(command, service)
+    return pa.Table.from_pylist(rows, schema_of(command)).combine_chunks()
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    name: str
+    schema: TableSchema
+
+
+def _known(service: Service) -> list[_Table]:
+    """The tables whose schema is known; one that still waits for its first base can't be described."""
+    return [_Table(entry.name, entry.schema) for entry in service.tables() if entry.schema is not None]
+
+
+def _has_no_catalog(command: Message) -> bool:
+    """Whether the command asks for all catalogs, or for what is in none: here the same."""
+    return not command.HasField("catalog") or command.catalog == ""
+
+
+def _db_schemas(command: Message) -> list[dict[str, object]]:
+    is_asked = _has_no_catalog(command) and _matches(command, "db_schema_filter_pattern", DB_SCHEMA)
+    return [{"db_schema_name": DB_SCHEMA}] if is_asked else []
+
+
+def _tables(command: Message, service: Service) -> list[_Table]:
+    kinds = list(command.table_types)
+    if kinds and not set(kinds) & set(_TABLE_TYPES):
+        return []
+    if not _has_no_catalog(command) or not _matches(command, "db_schema_filter_pattern", DB_SCHEMA):
+        return []
+    found = [e for e in _known(service) if _matches(command, "table_name_filter_pattern", e.name)]
+    # `_` in a plain name is a wildcard too: whoever reads one row should get the table of this very name.
+    exact = re.sub(r"\\(.)", r"\1", command.table_name_filter_pattern)
+    return sorted(found, key=lambda entry: (entry.name != exact, entry.name))
+
+
+def _matches(command: Message, field: str, name: str) -> bool:
+    """Whether `name` matches the command's pattern; an absent one matches all."""
+    if not command.HasField(field):
+        return True
+    return pattern(getattr(command, field)).fullmatch(name) is not None
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """An SQL pattern: `%` any run, `_` one character, `\\` takes the next one as it is."""
+    parts: list[str] = []
+    signs = iter(text)
+    for sign in signs:
+        match sign:
+            case "%":
+                parts.append(".*")
+            case "_":
+                parts.append(".")
+            case "\\":
+                parts.append(re.escape(next(signs, "\\")))
+            case _:
+                parts.append(re.escape(sign))
+    return re.compile("".join(parts), re.IGNORECASE | re.DOTALL)
+
+
+def _table_row(table: _Table, with_schema: bool) -> dict[str, object]:
+    row: dict[str, object] = {
+        "db_schema_name": DB_SCHEMA,
+        "table_name": table.name,
+        "table_type": TABLE_TYPE,
+    }
+    if with_schema:
+        row["table_schema"] = _described(table).serialize().to_pybytes()
+    return row
+
+
+def _described(table: _Table) -> pa.Schema:
+    """The table's Arrow schema with what Flight SQL says about columns in field metadata."""
+    fields = []
+    for field in table.schema.arrow_schema:
+        described = {
+            _META + b"SCHEMA_NAME": DB_SCHEMA,
+            _META + b"DB_SCHEMA_NAME": DB_SCHEMA,  # as the protocol's text calls it
+            _META + b"TABLE_NAME": table.name,
+            _META + b"TYPE_NAME": type_name(field.type),
+        }
+        fields.append(field.with_metadata(described))
+    return pa.schema(fields)
+
+
+def _primary_keys(command: Message, service: Service) -> list[dict[str, object]]:
+    if not _has_no_catalog(command):
+        return []
+    if command.HasField("db_schema") and command.db_schema.lower() != DB_SCHEMA:
+        return []
+    entries = _named(_known(service), command.table)
+    return [
+        {
+            "db_schema_name": DB_SCHEMA,
+            "table_name": entry.name,
+            "column_name": column,
+            "key_sequence": number,
+            "key_name": f"{entry.name}_pkey",
+        }
+        for entry in entries
+        for number, column in enumerate(entry.schema.primary_key, 1)
+    ]
+
+
+def _named(entries: Sequence[_Table], name: str) -> list[_Table]:
+    exact = [entry for entry in entries if entry.name == name]
+    return exact or [entry for entry in entries if entry.name.casefold() == name.casefold()]

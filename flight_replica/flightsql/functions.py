@@ -1,0 +1,283 @@
+"""The server's own relations, `merutable_*(…)`: their schemas at once, their rows when the query runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+from uuid import UUID
+
+import pyarrow as pa
+
+from flight_replica.digest import digest
+from flight_replica.errors import InvalidStatement, TableNotFound, Unavailable
+from flight_replica.flightsql import feeds
+from flight_replica.flightsql.service import Service, TableEntry
+from flight_replica.log.feed import TableFeed
+from flight_replica.log.source import FeedMark
+from flight_replica.schema import TableSchema
+from flight_replica.sql.database import quote
+from flight_replica.sql.sandbox import TableFunction
+from flight_replica.sql.statement import fold
+from flight_replica.sql.view import View, read_batches
+
+CHANGES = "merutable_changes"
+DIGEST = "merutable_digest"
+
+Data: TypeAlias = pa.Table | pa.RecordBatchReader
+
+_UTC = pa.timestamp("us", "UTC")
+_TABLES = pa.schema(
+    {
+        "table_name": pa.string(),
+        "lineage": pa.string(),
+        "table_uuid": pa.string(),
+        "primary_key": pa.list_(pa.string()),
+        "low_water": pa.uint64(),
+        "high_water": pa.uint64(),
+        "commit_time": _UTC,
+        "base_kind": pa.string(),
+        "base_uri": pa.string(),
+        "base_version": pa.int64(),
+        "base_seq": pa.uint64(),
+    }
+)
+_STATUS = pa.schema(
+    {
+        "table_name": pa.string(),
+        "state": pa.string(),
+        "reason": pa.string(),
+        "lineage": pa.string(),
+        "base_seq": pa.uint64(),
+        "visible_seq": pa.uint64(),
+        "high_water": pa.uint64(),
+        "low_water": pa.uint64(),
+        "lag_ms": pa.float64(),
+        "commit_time": _UTC,
+    }
+)
+_CLOCK = pa.schema({"now": _UTC})
+_DIGEST = pa.schema(
+    {
+        "table_name": pa.string(),
+        "lineage": pa.string(),
+        "seq": pa.uint64(),
+        "row_count": pa.uint64(),
+        "digest": pa.uint64(),
+    }
+)
+_FEED_COLUMNS = 3  # seq, op and pk_bytes stand before a table's columns
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """What stands in the place of a call. `open` runs before the query does, on the view's session."""
+
+    schema: pa.Schema
+    open: Callable[[View], Data]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """The arguments of `merutable_changes`."""
+
+    table: str
+    since: int
+    is_follow: bool
+
+
+def served_name(service: Service, name: str) -> str | None:
+    """A served table's name for a name as spelled: the same, or the same but for case."""
+    names = [entry.name for entry in service.tables()]
+    if name in names:
+        return name
+    return next((served for served in names if fold(served) == fold(name)), None)
+
+
+def feed_of(service: Service, name: str) -> TableFeed:
+    """The feed of a table for a name as spelled. Raises `TableNotFound`, `Unavailable`."""
+    return service.feed(served_name(service, name) or name)
+
+
+def digest_table(call: TableFunction) -> str | None:
+    """The table whose rows the call reads out of the view, None where it reads none."""
+    return _text(call, 0, "a table's name") if call.name == DIGEST else None
+
+
+def relation(call: TableFunction, service: Service, lineage: UUID | None) -> Relation:
+    """The relation that a call asks for.
+
+    Raises `InvalidStatement`, `TableNotFound`, `LogGap`, `Unavailable`.
+    """
+    match call.name:
+        case "merutable_tables":
+            return _ready(call, _TABLES, [_tables_row(entry) for entry in service.tables()])
+        case "merutable_status":
+            return _ready(call, _STATUS, [_status_row(entry) for entry in service.tables()])
+        case "merutable_clock":
+            return _ready(call, _CLOCK, [{"now": service.clock_us()}])
+        case "merutable_digest":
+            return _digest_relation(call, service)
+        case "merutable_changes":
+            return _changes_relation(call, service, lineage)
+    raise InvalidStatement(f"{call.name}() isn't served here")
+
+
+def changes_of(call: TableFunction) -> Changes:
+    """The arguments of a `merutable_changes` call. Raises `InvalidStatement`."""
+    _check_arguments(call, 2, 2, ("follow",))
+    is_follow = call.named.get("follow", False)
+    if not isinstance(is_follow, bool):
+        raise InvalidStatement(f"{call.name}(): follow is true or false")
+    return Changes(_text(call, 0, "a table's name"), _seq(call, 1), is_follow)
+
+
+# --- arguments ----------------------------------------------------------------------------------------
+
+
+def _check_arguments(call: TableFunction, least: int, most: int, names: Sequence[str] = ()) -> None:
+    count = len(call.arguments)
+    if not least <= count <= most:
+        expected = str(least) if least == most else f"{least} to {most}"
+        raise InvalidStatement(f"{call.name}() takes {expected} arguments, {count} were given")
+    for name in call.named:
+        if name not in names:
+            raise InvalidStatement(f"{call.name}() has no argument {name!r}")
+
+
+def _text(call: TableFunction, index: int, what: str) -> str:
+    value = call.arguments[index] if index < len(call.arguments) else None
+    if not isinstance(value, str):
+        raise InvalidStatement(f"{call.name}(): argument {index + 1} is {what}, a text")
+    return value
+
+
+def _seq(call: TableFunction, index: int) -> int:
+    value = call.arguments[index]
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**64:
+        raise InvalidStatement(f"{call.name}(): argument {index + 1} is a seq, a whole number from 0")
+    return value
+
+
+def _key(call: TableFunction, index: int) -> bytes | None:
+    """Key bytes given as hex text, None where they aren't given."""
+    if index >= len(call.arguments):
+        return None
+    text = _text(call, index, "key bytes in hex")
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise InvalidStatement(f"{call.name}(): {text[:80]!r} is no hex text") from error
+
+
+# --- what is known at once ----------------------------------------------------------------------------
+
+
+def _ready(call: TableFunction, schema: pa.Schema, rows: list[dict[str, object]]) -> Relation:
+    _check_arguments(call, 0, 0)
+    table = pa.Table.from_pylist(rows, schema)
+    return Relation(schema, lambda view: table)
+
+
+def _tables_row(entry: TableEntry) -> dict[str, object]:
+    at = entry.position
+    return {
+        "table_name": entry.name,
+        "lineage": str(at.lineage),
+        "table_uuid": entry.table_uuid,
+        "primary_key": list(entry.schema.primary_key) if entry.schema else None,
+        "low_water": entry.low_water,
+        "high_water": max(at.visible_seq, at.high_water),
+        "commit_time": at.commit_time_us or None,
+        "base_kind": entry.base_kind,
+        "base_uri": entry.base_uri,
+        "base_version": entry.base_version,
+        "base_seq": entry.base_seq,
+    }
+
+
+def _status_row(entry: TableEntry) -> dict[str, object]:
+    at = entry.position
+    return {
+        "table_name": entry.name,
+        "state": entry.state,
+        "reason": entry.reason,
+        "lineage": str(at.lineage),
+        "base_seq": at.base_seq,
+        "visible_seq": at.visible_seq,
+        "high_water": at.high_water,
+        "low_water": entry.low_water,
+        "lag_ms": at.lag_us / 1000 if at.lag_us >= 0 else None,
+        "commit_time": at.commit_time_us or None,
+    }
+
+
+# --- digest -------------------------------------------------------------------------------------------
+
+
+def _digest_relation(call: TableFunction, service: Service) -> Relation:
+    _check_arguments(call, 1, 3)
+    spelled = _text(call, 0, "a table's name")
+    name = served_name(service, spelled)
+    entry = next((entry for entry in service.tables() if entry.name == name), None)
+    if entry is None:
+        raise TableNotFound(f"there is no table {spelled!r}")
+    schema = entry.schema
+    if schema is None:
+        raise Unavailable(f"table {entry.name!r} is {entry.state}: {entry.reason}")
+    start, end = _key(call, 1), _key(call, 2)
+
+    def compute(view: View) -> pa.Table:
+        sql = f"SELECT * FROM {quote(entry.name)}"
+        at = next(position for position in view.positions if position.table == entry.name)
+        if tuple(view.plan(sql).names) != schema.names:
+            raise Unavailable(f"table {entry.name!r}: its schema has just changed, run the statement again")
+        found = digest(read_batches(view.execute(sql)), schema, start, end)
+        row = {"table_name": entry.name, "lineage": str(at.lineage), "seq": at.visible_seq}
+        return pa.Table.from_pylist([row | {"row_count": found.row_count, "digest": found.value}], _DIGEST)
+
+    return Relation(_DIGEST, compute)
+
+
+# --- changes ------------------------------------------------------------------------------------------
+
+
+def _changes_relation(call: TableFunction, service: Service, lineage: UUID | None) -> Relation:
+    arguments = changes_of(call)
+    if arguments.is_follow:
+        raise InvalidStatement(
+            f"a follow stream is exactly SELECT * FROM {CHANGES}('table', since, follow := true)"
+        )
+    feed = feed_of(service, arguments.table)
+    feed_schema, mark = feeds.bounded(feed, arguments.since, lineage)
+    names = _sql_names(feed.schema, feed_schema)
+    schema = feed_schema.remove_metadata()
+    renamed = pa.schema([field.with_name(name) for field, name in zip(schema, names, strict=True)])
+    since = _raised_since(call, arguments.since, mark, names[0])
+
+    def read(view: View) -> pa.RecordBatchReader:
+        batches = feeds.bounded_batches(feed, since, mark.through, feed_schema)
+        return pa.RecordBatchReader.from_batches(renamed, _renamed(batches, renamed))
+
+    return Relation(renamed, read)
+
+
+def _sql_names(table: TableSchema, feed_schema: pa.Schema) -> list[str]:
+    """Column names in SQL, where two can't be the same but for case."""
+    names: list[str] = feed_schema.names
+    own = names[:_FEED_COLUMNS]
+    if {fold(name) for name in table.names} & set(own):
+        own = [f"_{name}" for name in own]
+    return own + names[_FEED_COLUMNS:]
+
+
+def _raised_since(call: TableFunction, since: int, mark: FeedMark, seq_name: str) -> int:
+    """Where reading begins: no row at or below a bound on seq in WHERE is wanted."""
+    if call.seq_after is None or call.seq_name != seq_name:
+        return since
+    return max(since, min(call.seq_after, mark.through))
+
+
+def _renamed(batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)

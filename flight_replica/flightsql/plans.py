@@ -1,0 +1,245 @@
+"""What a ticket stands for: a planned statement, pinned where it reads, to be run once.
+
+A plan is made by `planning.py`, kept by `statements.py` until its DoGet, and run by iterating `batches`.
+It lets go of what it holds when its stream ends, however it ends, or when `close` is called instead.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol, TypeAlias
+
+import pyarrow as pa
+
+from flight_replica.errors import ReplicaError
+from flight_replica.flightsql import feeds
+from flight_replica.flightsql.calls import Call, Slots
+from flight_replica.flightsql.functions import Relation
+from flight_replica.flightsql.limits import ServerLimits
+from flight_replica.flightsql.service import WriteResult
+from flight_replica.flightsql.streams import batch_rows, cut, fitted
+from flight_replica.log.feed import TableFeed
+from flight_replica.log.source import FeedMark
+from flight_replica.log.wire import encode_positions
+from flight_replica.position import TablePosition
+from flight_replica.sql.view import Parameters, View, duckdb_errors
+
+POSITION_KEY = b"merutable.position"
+WRITE_SCHEMA = pa.schema({"rows_affected": pa.int64(), "seq": pa.uint64()})
+
+Item: TypeAlias = pa.RecordBatch | tuple[pa.RecordBatch, bytes]  # a batch, or one with its app_metadata
+
+
+class Plan(Protocol):
+    """A planned statement. `schema` is the stream's, exactly."""
+
+    @property
+    def schema(self) -> pa.Schema: ...
+
+    @property
+    def app_metadata(self) -> bytes:
+        """Of the FlightInfo."""
+        ...
+
+    def batches(self, call: Call) -> Iterator[Item]:
+        """The rows; once. `call` is the DoGet, through which another thread ends it."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds. Idempotent; not while `batches` runs."""
+        ...
+
+
+def with_position(
+    schema: pa.Schema, positions: Sequence[TablePosition], mark: FeedMark | None = None
+) -> pa.Schema:
+    """The schema with the answer's position in its metadata, for clients that see no app_metadata."""
+    position: dict[str, object] = {"tables": [at.as_json() for at in positions]}
+    if mark is not None:
+        position["mark"] = {
+            "lineage": str(mark.lineage),
+            "after": mark.after,
+            "through": mark.through,
+            "low_water": mark.low_water,
+            "high_water": mark.high_water,
+        }
+    text = json.dumps(position, ensure_ascii=False)
+    return schema.with_metadata({**(schema.metadata or {}), POSITION_KEY: text.encode()})
+
+
+class QueryPlan:
+    """A SELECT over a pinned view. Owns the view."""
+
+    def __init__(
+        self,
+        view: View,
+        sql: str,
+        parameters: Parameters,
+        relations: Sequence[tuple[str, Relation]],
+        schema: pa.Schema,
+        slots: Slots,
+        limits: ServerLimits,
+    ) -> None:
+        """`schema` as `plain_schema` made it; `relations` stand in `sql` under the names beside them."""
+        self._view = view
+        self._sql = sql
+        self._parameters = parameters
+        self._relations = relations
+        self.schema = with_position(schema, view.positions)
+        self.app_metadata = encode_positions(view.positions)
+        self._slots = slots
+        self._limits = limits
+        self._pulling = threading.Lock()  # held while the session works, not while the client takes a batch
+        self._reader: pa.RecordBatchReader | None = None
+        self._failure: ReplicaError | None = None  # of a relation that was being read
+
+    def batches(self, call: Call) -> Iterator[pa.RecordBatch]:
+        call.limit_to(self._limits.statement_seconds)
+        call.on_end(self._interrupt)
+        try:
+            self._slots.take(call)
+            try:
+                yield from self._run(call)
+            finally:
+                self._slots.give_back()
+        finally:
+            self.close()
+
+    def _run(self, call: Call) -> Iterator[pa.RecordBatch]:
+        with self._session_work(call):
+            self._open()
+        while True:
+            with self._session_work(call):
+                batch = self._next()
+            if batch is None:
+                return
+            yield from cut(fitted(batch, self.schema), self._limits.batch_bytes_max)
+
+    def _open(self) -> None:
+        for name, relation in self._relations:
+            data = relation.open(self._view)
+            if isinstance(data, pa.RecordBatchReader):
+                data = pa.RecordBatchReader.from_batches(data.schema, self._kept(data))
+            self._view.bind_data(name, data)
+        self._reader = self._view.execute(self._sql, self._parameters, batch_rows(self.schema))
+
+    def _next(self) -> pa.RecordBatch | None:
+        assert self._reader is not None, "read before it was opened"
+        with duckdb_errors():
+            try:
+                return self._reader.read_next_batch()
+            except StopIteration:
+                return None
+
+    def _kept(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        """The reader's batches; its error is kept, since DuckDB makes a text with a traceback of it."""
+        try:
+            yield from reader
+        except ReplicaError as error:
+            self._failure = error
+            raise
+
+    @contextmanager
+    def _session_work(self, call: Call) -> Iterator[None]:
+        """Work on the session, alone; its errors are the reason why the call was ended, where it was."""
+        with self._pulling:
+            call.check()
+            try:
+                yield
+            except Exception:
+                call.check()
+                if self._failure is not None:
+                    raise self._failure from None
+                raise
+
+    def _interrupt(self) -> None:
+        """End the query. One whose client just doesn't take its batches is closed at once."""
+        self._view.interrupt()
+        if self._pulling.acquire(blocking=False):
+            try:
+                self._close_all()
+            finally:
+                self._pulling.release()
+
+    def close(self) -> None:
+        with self._pulling:
+            self._close_all()
+
+    def _close_all(self) -> None:
+        # The reader holds the transaction open, whatever becomes of the session.
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._view.close()
+
+
+class BoundedChangesPlan:
+    """`SELECT * FROM merutable_changes(table, since)`, straight from the feed."""
+
+    def __init__(
+        self, feed: TableFeed, schema: pa.Schema, mark: FeedMark, slots: Slots, limits: ServerLimits
+    ) -> None:
+        self._feed = feed
+        self._feed_schema = schema
+        self._mark = mark
+        self._slots = slots
+        self._limits = limits
+        self.schema = with_position(schema, (), mark)
+        self.app_metadata = encode_positions((), mark)
+
+    def batches(self, call: Call) -> Iterator[pa.RecordBatch]:
+        call.limit_to(self._limits.statement_seconds)
+        self._slots.take(call)
+        try:
+            mark = self._mark
+            for batch in feeds.bounded_batches(self._feed, mark.after, mark.through, self._feed_schema):
+                call.check()
+                yield fitted(batch, self.schema)
+        finally:
+            self._slots.give_back()
+
+    def close(self) -> None:
+        """It pins nothing."""
+
+
+class FollowPlan:
+    """`SELECT * FROM merutable_changes(table, since, follow := true)`: the feed without end."""
+
+    def __init__(self, feed: TableFeed, since: int, schema: pa.Schema, slots: Slots) -> None:
+        self._feed = feed
+        self._since = since
+        self.schema = schema
+        self._slots = slots
+        self.app_metadata = encode_positions(())
+
+    def batches(self, call: Call) -> Iterator[Item]:
+        call.on_end(self._feed.wake)
+        self._slots.take(call)
+        try:
+            yield from feeds.follow_batches(self._feed, self._since, lambda: call.is_ended, self.schema)
+            call.check()
+        finally:
+            self._slots.give_back()
+
+    def close(self) -> None:
+        """It pins nothing."""
+
+
+class WrittenPlan:
+    """The answer of a write that came through the query path, one row. The write is done."""
+
+    schema = WRITE_SCHEMA
+    app_metadata = encode_positions(())
+
+    def __init__(self, done: WriteResult) -> None:
+        self._done = done
+
+    def batches(self, call: Call) -> Iterator[pa.RecordBatch]:
+        columns = [pa.array([self._done.rows_affected], pa.int64()), pa.array([self._done.seq], pa.uint64())]
+        yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    def close(self) -> None:
+        """It pins nothing."""

@@ -1,0 +1,130 @@
+"""Handles: plans that wait for their DoGet, and prepared statements. What both stand for: planning.py.
+
+Handles are random, so that nobody can guess another client's. A plan is handed out once.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from flight_replica.errors import LimitExceeded, StatementNotFound
+from flight_replica.flightsql.limits import ServerLimits
+from flight_replica.flightsql.parameters import NO_PARAMETERS
+from flight_replica.flightsql.planning import Statement
+from flight_replica.flightsql.plans import Plan
+
+_HANDLE_BYTES = 16
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A prepared statement of a client. `bound` is what was bound last; each bind replaces it."""
+
+    statement: Statement
+    bound: pa.Table = field(default_factory=lambda: NO_PARAMETERS)
+    used_at: float = 0.0  # monotonic seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    plan: Plan
+    planned_at: float
+
+
+class Statements:
+    """The handles of one server. Thread-safe; owns the plans that weren't fetched yet."""
+
+    def __init__(self, limits: ServerLimits, now: Callable[[], float] = time.monotonic) -> None:
+        self._limits = limits
+        self._now = now
+        self._lock = threading.Lock()
+        self._waiting: dict[bytes, _Waiting] = {}
+        self._prepared: dict[bytes, Prepared] = {}
+
+    # --- plans ------------------------------------------------------------------------------------
+
+    def keep(self, plan: Plan) -> bytes:
+        """The handle under which `plan` can be fetched once. Raises `LimitExceeded`, then it is closed."""
+        handle = secrets.token_bytes(_HANDLE_BYTES)
+        with self._lock:
+            is_full = len(self._waiting) >= self._limits.planned_max
+            if not is_full:
+                self._waiting[handle] = _Waiting(plan, self._now())
+        if is_full:
+            plan.close()
+            raise LimitExceeded(
+                f"{self._limits.planned_max} planned statements wait (planned_max); fetch them"
+            )
+        return handle
+
+    def fetch(self, handle: bytes) -> Plan:
+        """The plan, which is its caller's from now on. Raises `StatementNotFound`."""
+        with self._lock:
+            waiting = self._waiting.pop(handle, None)
+        if waiting is None:
+            raise StatementNotFound(
+                "the ticket is unknown, was fetched already, or its statement waited for longer than "
+                f"planned_seconds, {self._limits.planned_seconds:g} s; plan it again"
+            )
+        return waiting.plan
+
+    # --- prepared statements ----------------------------------------------------------------------
+
+    def prepare(self, statement: Statement) -> bytes:
+        """The handle of a new prepared statement. Raises `LimitExceeded`."""
+        handle = secrets.token_bytes(_HANDLE_BYTES)
+        with self._lock:
+            if len(self._prepared) >= self._limits.prepared_max:
+                raise LimitExceeded(
+                    f"{self._limits.prepared_max} prepared statements are open (prepared_max); close some"
+                )
+            self._prepared[handle] = Prepared(statement, used_at=self._now())
+        return handle
+
+    def prepared(self, handle: bytes) -> Prepared:
+        """The statement of this handle. Raises `StatementNotFound`."""
+        with self._lock:
+            found = self._prepared.get(handle)
+            if found is not None:
+                found.used_at = self._now()
+        if found is None:
+            raise StatementNotFound("the prepared statement is unknown, closed or expired; prepare it again")
+        return found
+
+    def close_prepared(self, handle: bytes) -> None:
+        """Forget a prepared statement; nothing for one that isn't there."""
+        with self._lock:
+            self._prepared.pop(handle, None)
+
+    # --- life -------------------------------------------------------------------------------------
+
+    def expire(self) -> None:
+        """Let go of plans and prepared statements whose time is over."""
+        now = self._now()
+        with self._lock:
+            late = [
+                handle
+                for handle, waiting in self._waiting.items()
+                if now - waiting.planned_at >= self._limits.planned_seconds
+            ]
+            plans = [self._waiting.pop(handle).plan for handle in late]
+            for handle, prepared in list(self._prepared.items()):
+                if now - prepared.used_at >= self._limits.prepared_idle_seconds:
+                    del self._prepared[handle]
+        for plan in plans:
+            plan.close()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        with self._lock:
+            plans = [waiting.plan for waiting in self._waiting.values()]
+            self._waiting.clear()
+            self._prepared.clear()
+        for plan in plans:
+            plan.close()

@@ -1,0 +1,79 @@
+"""Batches on their way out: of a size every client takes, of types every client reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+_TARGET_BYTES = 1 << 20  # of a batch out of DuckDB: Flight is at its fastest from here on
+_ROWS_MIN, _ROWS_MAX = 2048, 65_536  # DuckDB computes 2048 rows at a time
+_GUESSED_BYTES = 32  # of a value whose type doesn't say
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema in which a result is sent: dictionaries (ENUM) as their values, views as plain text.
+
+    Clients show a dictionary's index for its value, or fail at it; everything else stays as it is.
+    """
+    return pa.schema([field.with_type(_plain(field.type)) for field in schema], schema.metadata)
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    types = pa.types
+    if types.is_dictionary(kind):
+        return _plain(kind.value_type)
+    if types.is_string_view(kind):
+        return pa.string()
+    if types.is_binary_view(kind):
+        return pa.binary()
+    if types.is_list(kind):
+        return pa.list_(_plain_field(kind.value_field))
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_plain_field(kind.value_field), kind.list_size)
+    if types.is_map(kind):
+        return pa.map_(_plain(kind.key_type), _plain_field(kind.item_field))
+    if types.is_struct(kind):
+        return pa.struct([_plain_field(field) for field in kind])
+    return kind
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(_plain(field.type))
+
+
+def fitted(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch in a schema of the same columns that `plain_schema` made."""
+    columns = [
+        column if column.type == field.type else column.cast(field.type)
+        for column, field in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def batch_rows(schema: pa.Schema) -> int:
+    """How many rows of this schema make about a MiB."""
+    width = sum(_bytes_of(field.type) for field in schema)
+    return max(_ROWS_MIN, min(_ROWS_MAX, _TARGET_BYTES // max(width, 1)))
+
+
+def _bytes_of(kind: pa.DataType) -> int:
+    try:
+        return max(1, int(kind.bit_width) // 8)
+    except ValueError:  # no fixed width
+        return _GUESSED_BYTES
+
+
+def cut(batch: pa.RecordBatch, bytes_max: int) -> Iterator[pa.RecordBatch]:
+    """Slices of at most `bytes_max` Arrow bytes, or of one row; in order, without a copy."""
+    if batch.nbytes <= bytes_max or batch.num_rows <= 1:
+        yield batch
+        return
+    pieces = -(-batch.nbytes // bytes_max)
+    rows = max(1, batch.num_rows // pieces)
+    if rows == batch.num_rows:
+        rows -= 1
+    for start in range(0, batch.num_rows, rows):
+        piece = batch.slice(start, rows)
+        # Rows differ in size: a piece may still be too large.
+        yield from cut(piece, bytes_max)

@@ -1,0 +1,59 @@
+"""A Flight SQL client of bare pyarrow, which sees what ADBC hides."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pyarrow as pa
+from google.protobuf.message import Message
+from pyarrow import flight
+
+from flight_replica._pb import flight_sql_pb2 as pb
+from flight_replica.flightsql.commands import pack
+
+
+def descriptor(message: Message) -> flight.FlightDescriptor:
+    return flight.FlightDescriptor.for_command(pack(message))
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> float:
+    """How long it took. Fails when it took longer than `seconds`."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < seconds, "the condition never came true"
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+class RawClient:
+    def __init__(self, client: flight.FlightClient) -> None:
+        self.client = client
+
+    def info(self, sql: str, **headers: str) -> flight.FlightInfo:
+        return self.command(pb.CommandStatementQuery(query=sql), **headers)
+
+    def command(self, message: Message, **headers: str) -> flight.FlightInfo:
+        return self.client.get_flight_info(descriptor(message), _options(headers))
+
+    def open(self, info: flight.FlightInfo) -> flight.FlightStreamReader:
+        (endpoint,) = info.endpoints
+        assert endpoint.locations == []
+        return self.client.do_get(endpoint.ticket)
+
+    def rows(self, sql: str, **headers: str) -> pa.Table:
+        return self.open(self.info(sql, **headers)).read_all()
+
+    def reply(self, message: Message) -> pa.Table:
+        info = self.command(message)
+        table = self.open(info).read_all()
+        assert table.schema.equals(info.schema)
+        return table
+
+    def act(self, name: str, message: Message) -> list[bytes]:
+        return [result.body.to_pybytes() for result in self.client.do_action((name, pack(message)))]
+
+
+def _options(headers: dict[str, str]) -> flight.FlightCallOptions:
+    pairs = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    return flight.FlightCallOptions(headers=pairs)

@@ -1,0 +1,161 @@
+"""`MemoryService`: a small real `Service` for tests. Tables in one DuckDB database, ops in an `OpLog` each.
+
+Rows, seq and ops change under one lock; a write is one commit. Only what the front asks for is there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import pyarrow as pa
+
+from flight_replica.errors import ConstraintViolation, InvalidStatement, TableNotFound
+from flight_replica.flightsql.service import IngestMode, TableEntry, WriteResult
+from flight_replica.keys import KeyCodec
+from flight_replica.log.op_log import OpLog
+from flight_replica.position import TablePosition
+from flight_replica.schema import Column, TableSchema, conform
+from flight_replica.sql.database import open_database, quote
+from flight_replica.sql.dml import parse_dml, retarget
+from flight_replica.sql.types import sql_type
+from flight_replica.sql.view import View
+
+CLOCK_US = 1_700_000_000_000_000
+
+
+@dataclass
+class MemoryTable:
+    name: str
+    schema: TableSchema
+    lineage: UUID
+    log: OpLog
+    seq: int = 0
+
+    @property
+    def stored(self) -> str:
+        return quote(f"stored {self.name}")
+
+
+class MemoryService:
+    """Tables are made by `add_table` and filled by `put`, by SQL or by ingestion."""
+
+    product = "test"
+
+    def __init__(self, *, read_only_reason: str | None = None) -> None:
+        self.read_only_reason = read_only_reason
+        self.open_views = 0
+        self.writes_total = 0
+        self.tables_by_name: dict[str, MemoryTable] = {}
+        self._lock = threading.Lock()
+        self._database = open_database()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def add_table(self, name: str, schema: TableSchema, *, bytes_max: int = 1 << 30) -> MemoryTable:
+        lineage = uuid4()
+        log = OpLog(name, lineage, schema, bytes_max=bytes_max, heartbeat_ms=50, clock_us=lambda: CLOCK_US)
+        table = MemoryTable(name, schema, lineage, log)
+        columns = ", ".join(f"{quote(c.name)} {sql_type(c.type)}" for c in schema.columns)
+        self._database.cursor().execute(f"CREATE TABLE {table.stored} ({columns})")
+        self.tables_by_name[name] = table
+        return table
+
+    def put(self, name: str, rows: pa.Table) -> int:
+        """Insert the rows as one commit; its seq."""
+        table = self.tables_by_name[name]
+        with self._lock:
+            cursor = self._database.cursor()
+            cursor.register("rows", rows)
+            cursor.execute(f"INSERT INTO {table.stored} SELECT * FROM rows")
+            return self._commit(table, rows)
+
+    def _commit(self, table: MemoryTable, rows: pa.Table) -> int:
+        for batch in rows.combine_chunks().to_batches():
+            fitted = conform(batch, table.schema)
+            count = fitted.num_rows
+            head = [
+                pa.array(range(table.seq + 1, table.seq + 1 + count), pa.uint64()),
+                pa.array(["INSERT"] * count),
+                KeyCodec(table.schema).encode_batch(fitted),
+            ]
+            ops = pa.RecordBatch.from_arrays(head + fitted.columns, schema=table.schema.feed_schema)
+            table.seq += count
+            table.log.append(ops, through=table.seq, commit_time_us=CLOCK_US)
+        return table.seq
+
+    # --- Service ----------------------------------------------------------------------------------
+
+    def tables(self) -> Sequence[TableEntry]:
+        return [
+            TableEntry(table.name, table.schema, str(UUID(int=7)), table.log.low_water, self._position(table))
+            for table in self.tables_by_name.values()
+        ]
+
+    def _position(self, table: MemoryTable) -> TablePosition:
+        return TablePosition(table.name, table.lineage, 0, table.seq, CLOCK_US, 0, table.seq)
+
+    def _table(self, name: str) -> MemoryTable:
+        if name not in self.tables_by_name:
+            raise TableNotFound(f"there is no table {name!r}")
+        return self.tables_by_name[name]
+
+    def feed(self, table: str) -> OpLog:
+        return self._table(table).log
+
+    def open_view(self, tables: Sequence[str]) -> View:
+        with self._lock:
+            session = self._database.cursor()
+            session.execute("BEGIN TRANSACTION READ ONLY")
+            session.execute("SELECT count(*) FROM duckdb_tables()").fetchall()  # takes the snapshot
+            found = [self._table(name) for name in tables]
+            view = View(session, [self._position(table) for table in found], self._released)
+            self.open_views += 1
+        for table in found:
+            session.execute(f"SELECT count(*) FROM {table.stored}").fetchall()
+            view.bind(table.name, f"SELECT * FROM {table.stored}")
+        return view
+
+    def _released(self) -> None:
+        with self._lock:
+            self.open_views -= 1
+
+    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+        with self._lock:
+            self.writes_total += 1
+            if sql.upper().startswith("CREATE"):
+                return WriteResult(0, "created", 0)
+            names = {name.casefold(): name for name in self.tables_by_name}
+            dml = parse_dml(sql, lambda name: names.get(name.casefold()))
+            table = self._table(names[dml.table.casefold()])
+            text = retarget(dml, f"stored {table.name}", dml.table) + "\nRETURNING *"
+            bound = parameters.to_pylist() if parameters is not None else [{}]
+            cursor = self._database.cursor()
+            count = 0
+            for row in bound:
+                rows = cursor.sql(text, params=list(row.values()) or None).to_arrow_table()
+                count += rows.num_rows
+                self._commit(table, rows)
+            return WriteResult(count, table.name, table.seq)
+
+    def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
+        rows = data.read_all()
+        exists = table in self.tables_by_name
+        if mode is IngestMode.CREATE and exists:
+            raise ConstraintViolation(f"table {table!r} exists")
+        if mode is IngestMode.APPEND and not exists:
+            raise TableNotFound(f"there is no table {table!r}")
+        if not exists:
+            first, *rest = rows.schema
+            if not first.name:
+                raise InvalidStatement("a column without a name")
+            columns = (Column(first.name, first.type, False), *(Column(f.name, f.type) for f in rest))
+            self.add_table(table, TableSchema(columns, (first.name,)))
+        seq = self.put(table, rows)
+        return WriteResult(rows.num_rows, table, seq)
+
+    def clock_us(self) -> int:
+        return CLOCK_US
