@@ -1,0 +1,141 @@
+"""`PrimaryService`: the reference primary as the Flight SQL front serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from flight_replica.errors import TableNotFound
+from flight_replica.flightsql.service import IngestMode, TableEntry, WriteResult
+from flight_replica.log.feed import TableFeed
+from flight_replica.position import TablePosition
+from flight_replica.primary import store
+from flight_replica.primary.engine import Engine, system_clock_us
+from flight_replica.primary.publisher import PublishedBase, Publisher, published_base_seq
+from flight_replica.primary.retention import Retention
+from flight_replica.primary.settings import PrimarySettings
+from flight_replica.primary.store import TableRecord
+from flight_replica.sql.view import View
+
+
+class PrimaryService:
+    """A `Service` that takes writes. Owns engine, publisher and retention; thread-safe; ends with `close`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.publisher = Publisher(engine)
+        self.publisher.start()
+        self._retention = Retention(engine)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        settings: PrimarySettings | None = None,
+        *,
+        new_lineage: bool = False,
+        clock_us: Callable[[], int] = system_clock_us,
+    ) -> PrimaryService:
+        """The primary of a data directory. Raises `ConfigError`."""
+        engine = Engine.open(
+            directory,
+            settings,
+            new_lineage=new_lineage,
+            published_base_seq=partial(published_base_seq, directory),
+            clock_us=clock_us,
+        )
+        return cls(engine)
+
+    def close(self) -> None:
+        """End the threads; what was acknowledged is in the directory."""
+        self._retention.close()
+        self.publisher.close()
+        self.engine.close()
+
+    @property
+    def product(self) -> str:
+        return "primary"
+
+    @property
+    def read_only_reason(self) -> str | None:
+        return None
+
+    def clock_us(self) -> int:
+        return self.engine.clock_us()
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def tables(self) -> Sequence[TableEntry]:
+        return [self._entry(record) for record in self.engine.tables]
+
+    def _entry(self, record: TableRecord) -> TableEntry:
+        base = self.publisher.published(record.id)
+        return TableEntry(
+            name=record.name,
+            schema=record.schema,
+            table_uuid=str(record.table_uuid),
+            low_water=record.low_water,
+            position=_position(record, base),
+            base_kind="iceberg" if base else None,
+            base_uri=base.uri if base else None,
+            base_version=base.version if base else None,
+            base_seq=base.base_seq if base else None,
+        )
+
+    def feed(self, table: str) -> TableFeed:
+        return self.engine.feed(table)
+
+    def open_view(self, tables: Sequence[str]) -> View:
+        session = self.engine.session()
+        try:
+            # The first read fixes what the transaction sees, so rows and positions can't be apart.
+            session.execute("BEGIN TRANSACTION READ ONLY")
+            records = _chosen(session, tables)
+            positions = [_position(record, self.publisher.published(record.id)) for record in records]
+            view = View(session, positions, release=_nothing)
+            for record in records:
+                view.bind(record.name, f"SELECT {record.columns_sql} FROM {record.rows}")
+            return view
+        except BaseException:
+            session.close()
+            raise
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+        return self.engine.write(sql, parameters)
+
+    def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
+        return self.engine.ingest(table, mode, data)
+
+
+def _chosen(session: duckdb.DuckDBPyConnection, names: Sequence[str]) -> list[TableRecord]:
+    found = {record.name.casefold(): record for record in store.read_tables(session)}
+    chosen: dict[int, TableRecord] = {}
+    for name in names:
+        record = found.get(name.casefold())
+        if record is None:
+            raise TableNotFound(f"there is no table {name!r}")
+        chosen[record.id] = record
+    return list(chosen.values())
+
+
+def _position(record: TableRecord, base: PublishedBase | None) -> TablePosition:
+    """A primary is where the ops are born: nothing is newer than what it shows, its lag is 0."""
+    return TablePosition(
+        table=record.name,
+        lineage=record.lineage,
+        base_seq=base.base_seq if base else 0,
+        visible_seq=record.high_water,
+        commit_time_us=record.commit_time_us,
+        lag_us=0,
+        high_water=record.high_water,
+    )
+
+
+def _nothing() -> None:
+    """The session is all that a primary's view holds."""

@@ -1,0 +1,167 @@
+"""Group commit: one thread runs all writes, and writes that wait together share one durable commit.
+
+Each write is a function over a `WriteTransaction`. If one of a group fails, the group is rolled back
+and each is run again in a transaction of its own, so that only the failing one fails. A write is
+answered after its COMMIT (which syncs the log to disk) and after followers were told.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+import duckdb
+
+from flight_replica.errors import Closed, ReplicaError, Unavailable
+from flight_replica.primary.transaction import Changes, WriteTransaction
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Write(Generic[T]):
+    work: Callable[[WriteTransaction], T]
+    is_alone: bool  # not in one transaction with others
+    future: Future[T]
+
+
+class Writer:
+    """The thread behind every change of one store. Owned by the engine; `submit` from any thread."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        begin: Callable[[duckdb.DuckDBPyConnection], WriteTransaction],
+        publish: Callable[[Changes], None],
+        clock_us: Callable[[], int],
+        group_writes_max: int,
+    ) -> None:
+        self._connection = connection
+        self._begin = begin
+        self._publish = publish
+        self._clock_us = clock_us
+        self._group_writes_max = group_writes_max
+        self._queue: SimpleQueue[_Write[object] | None] = SimpleQueue()
+        self._held_back: _Write[object] | None = None  # taken from the queue, but not for that group
+        self._closing = threading.Lock()
+        self._is_closed = False
+        self.durable_commits_total = 0
+        self.writes_total = 0
+        self._thread = threading.Thread(target=self._run, name="primary-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, work: Callable[[WriteTransaction], T], *, is_alone: bool = False) -> T:
+        """What `work` returns, once it is durable. Raises what it raises; `Closed` after `close`."""
+        future: Future[T] = Future()
+        with self._closing:
+            if self._is_closed:
+                raise Closed("the primary is closed")
+            self._queue.put(_Write(work, is_alone, future))  # type: ignore[arg-type]
+        return future.result()
+
+    def close(self) -> None:
+        """End the thread after the writes that were submitted. Idempotent."""
+        with self._closing:
+            if not self._is_closed:
+                self._is_closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while (group := self._next_group()) is not None:
+                self._commit(group)
+        finally:
+            self._refuse_the_rest()
+
+    def _next_group(self) -> list[_Write[object]] | None:
+        """The writes of the next transaction; None at the end. Blocks."""
+        first, self._held_back = self._held_back or self._queue.get(), None
+        if first is None:
+            return None
+        group = [first]
+        while not first.is_alone and len(group) < self._group_writes_max:
+            try:
+                following = self._queue.get_nowait()
+            except Empty:
+                break
+            if following is None:
+                self._queue.put(None)  # the end, for the next call
+                break
+            if following.is_alone:
+                self._held_back = following
+                break
+            group.append(following)
+        return group
+
+    def _commit(self, group: list[_Write[object]]) -> None:
+        try:
+            results, changes = self._try(group)
+        except Exception as error:
+            if len(group) == 1:
+                group[0].future.set_exception(_as_replica_error(error))
+                return
+            for write in group:
+                self._commit([write])
+            return
+        try:
+            self._publish(changes)
+        except BaseException as error:  # durable, but followers don't know: end here, a restart heals it
+            for write in group:
+                write.future.set_exception(error)
+            raise
+        for write, result in zip(group, results, strict=True):
+            write.future.set_result(result)
+
+    def _try(self, group: list[_Write[object]]) -> tuple[list[object], Changes]:
+        """The results of `group`, durable. Raises the first error, with nothing changed."""
+        self._connection.execute("BEGIN TRANSACTION")
+        try:
+            transaction = self._begin(self._connection)
+            results = []
+            for write in group:
+                results.append(write.work(transaction))
+                transaction.end_commit()
+            changes = transaction.flush(self._clock_us())
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        self.durable_commits_total += 1
+        self.writes_total += len(group)
+        return results, changes
+
+    def _refuse_the_rest(self) -> None:
+        """After the end, whatever it was, nobody waits for an answer that can't come."""
+        with self._closing:
+            self._is_closed = True
+        while True:
+            try:
+                write = self._queue.get_nowait()
+            except Empty:
+                return
+            if write is not None:
+                write.future.set_exception(Closed("the primary is closed"))
+
+    def _roll_back(self) -> None:
+        try:
+            self._connection.execute("ROLLBACK")
+        except duckdb.TransactionException:
+            logger.debug("rollback: the failed commit had ended its transaction")
+
+
+def _as_replica_error(error: Exception) -> Exception:
+    """Errors of the store itself (disk, memory), which no statement is to blame for."""
+    if isinstance(error, ReplicaError):
+        return error
+    if isinstance(error, duckdb.Error):
+        wrapped = Unavailable(f"the primary's store failed: {str(error).strip().partition(chr(10))[0]}")
+        wrapped.__cause__ = error
+        return wrapped
+    return error
