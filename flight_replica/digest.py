@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_64_intdigest
 
+from flight_replica.conform import conform
 from flight_replica.keys import KeyCodec
-from flight_replica.schema import Column, TableSchema, conform
+from flight_replica.schema import Column, TableSchema
 
 _NULL, _VALUE = pa.scalar(b"\x00"), pa.scalar(b"\x01")
 _NOTHING = pa.scalar(b"")

@@ -7,8 +7,9 @@ import pyarrow.parquet as pq
 from pyiceberg.table import StaticTable
 
 from flight_replica.base.source import BaseSnapshot
+from flight_replica.conform import conform
 from flight_replica.keys import KeyCodec
-from flight_replica.schema import TableSchema, conform
+from flight_replica.schema import TableSchema
 
 
 def rows_of_snapshot(snapshot: BaseSnapshot) -> pa.Table:

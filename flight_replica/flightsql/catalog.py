@@ -14,11 +14,12 @@ import pyarrow as pa
 from google.protobuf.message import Message
 
 from flight_replica._pb import flight_sql_pb2 as pb
+from flight_replica.arrow_types import type_name
 from flight_replica.flightsql import sql_info
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.service import Service
 from flight_replica.flightsql.status import Unimplemented
-from flight_replica.schema import TableSchema, type_name
+from flight_replica.schema import TableSchema
 
 DB_SCHEMA = "main"
 TABLE_TYPE = "TABLE"

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from flight_replica.conform import conform
 from flight_replica.log.source import OpBatch
-from flight_replica.schema import Column, TableSchema, conform
+from flight_replica.schema import Column, TableSchema
 
 HEAD_COLUMNS = 3  # seq, op, pk_bytes; taken by position, since a table may use these names
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flight_replica.conform import conform
 from flight_replica.errors import ConstraintViolation, SchemaMismatch
 from flight_replica.keys import KeyCodec
 from flight_replica.log.source import Op
 from flight_replica.primary.store import PK_BYTES, TableRecord
 from flight_replica.primary.transaction import WriteTransaction
-from flight_replica.schema import conform
 from flight_replica.sql.database import quote
 
 # Up to this many keys DuckDB looks each one up in the index; more are joined with a scan.

@@ -29,12 +29,13 @@ from flight_replica.base.iceberg import (
     SCHEMA_PROPERTY,
 )
 from flight_replica.base.iceberg_schema import column_type, iceberg_schema
+from flight_replica.conform import conform
 from flight_replica.errors import BaseError, ConfigError, ConstraintViolation, SchemaMismatch
 from flight_replica.keys import KeyCodec
 from flight_replica.primary.mirror_expiry import expire
 from flight_replica.primary.mirror_files import KeyedFile, KeyedFileWriter, SortedKeys, chunks
 from flight_replica.primary.mirror_state import Change, MirrorLimits, MirrorState, key_groups, stage
-from flight_replica.schema import Column, TableSchema, conform
+from flight_replica.schema import Column, TableSchema
 
 __all__ = ["CommitInfo", "IcebergMirror", "MirrorLimits"]
 

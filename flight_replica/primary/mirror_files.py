@@ -31,10 +31,11 @@ from pyiceberg.schema import Schema
 
 from flight_replica.base.iceberg_files import LiveFile, parquet_file
 from flight_replica.base.iceberg_schema import storage_schema, to_storage
+from flight_replica.conform import conform
 from flight_replica.errors import BaseError, ConstraintViolation
 from flight_replica.keys import KeyCodec
 from flight_replica.primary.position_deletes import described_file
-from flight_replica.schema import TableSchema, conform
+from flight_replica.schema import TableSchema
 
 __all__ = ["KeyedFile", "KeyedFileWriter", "SortedKeys", "chunks", "matching_rows"]
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow as pa
 
+from flight_replica.arrow_types import type_name
 from flight_replica.errors import InvalidStatement, SchemaMismatch
-from flight_replica.schema import Column, TableSchema, type_name
+from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.types import sql_type
 
 NAME_BYTES_MAX = 128

@@ -137,8 +137,8 @@ class Publisher:
             assert current is not None, f"{record.name!r}: a fresh mirror takes everything"
         mirrored.mirror.compact_if_needed()
         mirrored.published_at = time.monotonic()
+        self._expire(mirrored)  # may write a newer metadata file, which is then the one to publish
         self._note(record.id, mirrored.mirror)
-        self._expire(mirrored)
         logger.info(
             "base published table=%s base_seq=%d seconds=%.3f",
             record.name,

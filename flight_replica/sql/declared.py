@@ -5,8 +5,9 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
+from flight_replica.conform import conform
 from flight_replica.errors import InvalidStatement, NotAllowed
-from flight_replica.schema import Column, TableSchema, conform
+from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.hogs import constant
 from flight_replica.sql.statement import Node, kind_of, parser, single, tree_of
 from flight_replica.sql.types import arrow_type_of

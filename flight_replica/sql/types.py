@@ -11,8 +11,8 @@ import re
 
 import pyarrow as pa
 
+from flight_replica.arrow_types import NESTING_MAX, type_name
 from flight_replica.errors import SchemaMismatch
-from flight_replica.schema import NESTING_MAX, type_name
 from flight_replica.sql.database import quote
 
 __all__ = ["arrow_type_of", "equal_key_sql", "sql_type"]

@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from flight_replica.conform import conform
 from flight_replica.errors import SchemaMismatch
 from flight_replica.keys import KeyCodec
 from flight_replica.log.batches import HEAD_COLUMNS, conform_ops
 from flight_replica.log.source import LogSource, Op
-from flight_replica.schema import TableSchema, conform
+from flight_replica.schema import TableSchema
 from flight_replica.sql.types import equal_key_sql, sql_type
 from flight_replica.state.state import Row, StatePosition
 
@@ -79,7 +80,10 @@ class ReplicaTail:
 
     def _write_defaults(self, schema: TableSchema) -> None:
         """One row with each column's default, for files and ops that lack the column."""
-        arrays = [pa.array([column.default], column.type) for column in schema.columns]
+        arrays = [
+            pa.nulls(1, c.type) if c.default is None else pa.array([c.default], c.type)
+            for c in schema.columns
+        ]
         row = pa.RecordBatch.from_arrays(arrays, column_names(schema))
         self._connection.execute(f"DELETE FROM {self._defaults_table}")
         with self._registered(row) as name:

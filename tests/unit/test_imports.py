@@ -13,11 +13,13 @@ PACKAGE = ROOT / "flight_replica"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_pb" not in path.parts)
 
 # part of the package -> parts it may import, besides itself and what everybody may
-COMMON = {"errors", "schema", "keys", "position", "_pb"}
+COMMON = {"errors", "arrow_types", "schema", "conform", "keys", "position", "_pb"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "position": set(),
+    "arrow_types": set(),
     "schema": set(),
+    "conform": set(),
     "keys": set(),
     "digest": set(),
     "sql": set(),

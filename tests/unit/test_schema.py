@@ -11,8 +11,10 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 
+from flight_replica.arrow_types import arrow_type, type_name
+from flight_replica.conform import conform
 from flight_replica.errors import SchemaMismatch
-from flight_replica.schema import Column, TableSchema, arrow_type, conform, type_name
+from flight_replica.schema import Column, TableSchema
 from tests.samples import needs_samples, scenarios
 
 AN_ID = UUID("01890a5d-ac96-774b-bcce-b302099a8057")

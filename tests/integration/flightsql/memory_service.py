@@ -12,12 +12,13 @@ from uuid import UUID, uuid4
 
 import pyarrow as pa
 
+from flight_replica.conform import conform
 from flight_replica.errors import ConstraintViolation, InvalidStatement, TableNotFound
 from flight_replica.flightsql.service import IngestMode, TableEntry, WriteResult
 from flight_replica.keys import KeyCodec
 from flight_replica.log.op_log import OpLog
 from flight_replica.position import TablePosition
-from flight_replica.schema import Column, TableSchema, conform
+from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import open_database, quote
 from flight_replica.sql.dml import parse_dml, retarget
 from flight_replica.sql.types import sql_type

@@ -20,8 +20,9 @@ import pytest
 from flight_replica._pb import manifest_pb2
 from flight_replica.base.merutable import MerutableBase
 from flight_replica.base.source import BaseFile, BaseSnapshot
+from flight_replica.conform import conform
 from flight_replica.errors import BaseError, BaseNotUsable, SchemaMismatch
-from flight_replica.schema import Column, TableSchema, conform
+from flight_replica.schema import Column, TableSchema
 from tests import samples
 
 LINEAGE = UUID("0d4be0a8-8d6b-4d0e-9d53-6f2d5c1f8a11")
