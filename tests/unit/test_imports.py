@@ -93,3 +93,28 @@ def test_a_library_is_known_only_where_it_belongs(path: Path) -> None:
     for library, places in KNOWN_BY.items():
         if any(_is_in(found, {library}) for found in _imports(path)):
             assert _is_in(name, places), f"{name} imports {library}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=_name)
+def test_all_names_only_what_is_there(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    stated = [
+        ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign) and _is_all(node)
+    ]
+    defined = {name for node in tree.body for name in _defined(node)}
+    assert {name for names in stated for name in names} <= defined
+
+
+def _is_all(node: ast.Assign) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == "__all__" for target in node.targets)
+
+
+def _defined(node: ast.stmt) -> Iterator[str]:
+    if isinstance(node, ast.ClassDef | ast.FunctionDef):
+        yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (alias.asname or alias.name for alias in node.names)
+    elif isinstance(node, ast.Assign):
+        yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+    elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        yield node.target.id
