@@ -27,6 +27,14 @@ class ReadOnly(NotAllowed):
     """A write was sent to a replica; send it to the primary that the message names."""
 
 
+class Unauthenticated(ReplicaError):
+    """The call doesn't say who it is from, or not in a way that is believed; log in again."""
+
+
+class Forbidden(NotAllowed):
+    """The user may not do this; whoever gives rights can."""
+
+
 class TableNotFound(ReplicaError):
     """No table of this name is served here."""
 
@@ -35,8 +43,20 @@ class StatementNotFound(ReplicaError):
     """A ticket or prepared statement is unknown, used up or expired; plan it again."""
 
 
+class TransactionNotFound(StatementNotFound):
+    """No transaction of this id is open, for this user; begin a new one."""
+
+
+class SessionExpired(ReplicaError):
+    """What a session had set is gone; set it again, or connect again."""
+
+
 class ConstraintViolation(InvalidStatement):
     """A write breaks the table's key or nullability; nothing was changed."""
+
+
+class AlreadyExists(ConstraintViolation):
+    """There is a table of this name already; choose another, or write IF NOT EXISTS."""
 
 
 class SchemaMismatch(ReplicaError):
@@ -96,6 +116,18 @@ class Unavailable(ReplicaError):
     """The table or server isn't ready, or the wait for a position ended; try again."""
 
     retryable = True
+
+
+class Conflict(Unavailable):
+    """Another write came between; roll the transaction back and do it again."""
+
+
+class Busy(Unavailable):
+    """All places under a named limit are taken; try again when others are done."""
+
+
+class Cancelled(ReplicaError):
+    """Somebody asked for the statement to end, or its client has gone."""
 
 
 class TimedOut(ReplicaError):

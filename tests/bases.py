@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
@@ -192,7 +193,7 @@ class FaultyLog:
         return read_range(self._feed, since, self._feed.high_water, 1, self._feed.schema_version)
 
     def _one_then_error(self, batches: Iterator[OpBatch]) -> Iterator[OpBatch]:
-        yield next(batches)
+        yield from itertools.islice(batches, 1)
         raise FeedError(self.text)
 
 

@@ -104,17 +104,19 @@ class Follower:
 
     def _recover(self, gap: LogGap, backoff: Backoff) -> None:
         """Adopt a newer base; without one keep serving what there is, and say so."""
-        seen = self._replica.visible_seq
+        seen, trouble = self._replica.visible_seq, f"{gap}; no newer base yet"
         try:
             base_seq = self._replica.recover_from_log_gap()
             _log.info("recovered from a log gap table=%s base_seq=%d", self._replica.table, base_seq)
+            if self._replica.visible_seq > seen:
+                return
+        except (Closed, LineageChanged, TableNotFound):
+            raise
         except NotCaughtUp as error:
-            self._say(str(error))
-        except ReplicaError as error:
-            self._say(f"{gap}; recovery failed: {error}")
-        if self._replica.visible_seq > seen:
-            return
-        self._say(f"{gap}; no newer base yet")
+            trouble = str(error)
+        except Exception as error:  # whatever the base's reader raises: the old state serves on
+            trouble = f"{gap}; recovery failed: {error}"
+        self._say(trouble)
         self._stop.wait(backoff.next_seconds())
 
     # --- newer bases ------------------------------------------------------------------------------

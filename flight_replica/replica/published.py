@@ -67,6 +67,28 @@ class PublishedBase:
         return _vouched(base_of(published, self._schema).load(), published)
 
 
+class EmptyUntilFlushed:
+    """A base of stated columns that holds nothing until its catalog's first commit, which says the lineage.
+
+    Before that the lineage is the nil UUID, so the first commit begins the table afresh.
+    """
+
+    def __init__(self, base: BaseSource, table: str, schema: TableSchema) -> None:
+        self._base = base
+        self._empty = EmptyBase(table, UUID(int=0), schema)
+
+    def poll(self) -> int | None:
+        return self._base.poll()
+
+    def load(self) -> BaseSnapshot:
+        try:
+            return self._base.load()
+        except BaseNotUsable:
+            if self._base.poll() != EmptyBase.VERSION:
+                raise
+            return self._empty.load()
+
+
 def _vouched(snapshot: BaseSnapshot, published: PublishedTable) -> BaseSnapshot:
     """The snapshot at the seq that the publisher knows for this very version, where that is larger.
 

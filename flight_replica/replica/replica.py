@@ -34,6 +34,7 @@ from flight_replica.replica.stats import (
     ReplicaStats,
 )
 from flight_replica.replica.view import open_view
+from flight_replica.replica.waiters import Waiters
 from flight_replica.replica.widening import widen, wider
 from flight_replica.schema import TableSchema
 from flight_replica.sql.view import View
@@ -84,6 +85,7 @@ class Replica:
             is_cascading=True,
         )
         self._proof: FeedMark | None = None  # the newest applied mark that was caught up
+        self.waiters = Waiters()
         self._rebase_timeout_seconds = settings.rebase_timeout_seconds
         self._rebase_count = 0
         self._last_warmup_millis = 0
@@ -117,17 +119,18 @@ class Replica:
         Raises `LogGap` where the history no longer reaches back to the base, and what `base.load` raises.
         """
         state = self.new_state(snapshot or self.base.load())
-        try:
-            with self._writing:
+        with self._writing:
+            try:
                 if state.base_seq > self.history.newest_seq:
                     self._restart_at(state.base_seq)
                 replay(self.history, state, self.settings.commit_bytes_max)
                 self._slot.swap(state)
-                self.change_schema(state.schema)
-                self._publish_state()
-        except BaseException:
-            state.close()
-            raise
+            except BaseException:
+                state.close()
+                raise
+            self.change_schema(state.schema)
+            self._publish_state()
+        self.waiters.publish(state.visible_seq)
 
     # --- where it stands --------------------------------------------------------------------------
 
@@ -194,18 +197,20 @@ class Replica:
 
     def describe(self) -> TablePosition:
         """Where new readers stand now."""
-        state = self._slot.current
-        return self.position_of(state, state.visible_seq, state.commit_time_us)
+        lag_us, state = self.lag_us(), self._slot.current
+        return self.position_of(state, state.visible_seq, state.commit_time_us, lag_us)
 
-    def position_of(self, state: ReplicaState, visible_seq: int, commit_time_us: int) -> TablePosition:
-        """The position of a view on `state` at `visible_seq`."""
+    def position_of(
+        self, state: ReplicaState, visible_seq: int, commit_time_us: int, lag_us: int
+    ) -> TablePosition:
+        """The position of a view on `state` at `visible_seq`; `lag_us` is from before the view's moment."""
         return TablePosition(
             table=self.table,
             lineage=state.lineage,
             base_seq=state.base_seq,
             visible_seq=visible_seq,
             commit_time_us=commit_time_us,
-            lag_us=self.lag_us(),
+            lag_us=lag_us,
             high_water=max(self.high_water, visible_seq),
         )
 
@@ -225,6 +230,12 @@ class Replica:
             yield state
         finally:
             self.release(state)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nothing is applied or swapped inside the block; for milliseconds."""
+        with self._writing:
+            yield
 
     def get(self, *key: object) -> Row | None:
         """The row of one key (values in key order), None where there is none. Raises `SchemaMismatch`."""
@@ -271,11 +282,21 @@ class Replica:
         After an error the feed must be read again from what is visible, as after `begin_following`.
         """
         with self._writing:
+            proof = self._proof
             try:
                 self._receive(self._unseen(batch))
             except BaseException:
                 self.begin_following()
                 raise
+        self._resume_waiters(is_proof=self._proof is not proof)
+
+    def _resume_waiters(self, *, is_proof: bool) -> None:
+        """Let those go on who wait for what is visible now. `is_proof`: its age was proven just now."""
+        if not self.is_loaded:
+            return
+        self.waiters.publish(self.visible_seq)
+        if is_proof and (lag_us := self.lag_us()) >= 0:
+            self.waiters.prove(lag_us)
 
     def _receive(self, batch: OpBatch) -> None:
         self._keep(batch)
@@ -407,24 +428,25 @@ class Replica:
         """The new state's (base_seq, visible_seq). One rebase at a time, so that base_seq never goes back."""
         with self._rebasing:
             rebase = Rebase(self, what, self._rebase_timeout_seconds, needs_newer_base=needs_newer_base)
-            state = rebase.run()
+            return self._adopt(rebase.run())
+
+    def _adopt(self, state: ReplicaState) -> tuple[int, int]:
+        """Swap `state` in, once it has all that the old one shows; it is closed when that fails."""
+        with self._writing:
             try:
-                return self._adopt(state)
+                catch_up(self, state)
+                widen(state, self.history.schema)
+                if state.visible_seq > self.history.newest_seq:
+                    self._restart_at(state.visible_seq)
+                self._slot.swap(state)
             except BaseException:
                 state.close()
                 raise
-
-    def _adopt(self, state: ReplicaState) -> tuple[int, int]:
-        """Swap `state` in, once it has all that the old one shows."""
-        with self._writing:
-            catch_up(self, state)
-            widen(state, self.history.schema)
-            if state.visible_seq > self.history.newest_seq:
-                self._restart_at(state.visible_seq)
-            self._slot.swap(state)
             self.change_schema(state.schema)
             self._publish_state()
-            return state.base_seq, state.visible_seq
+            seqs = state.base_seq, state.visible_seq
+        self.waiters.publish(seqs[1])
+        return seqs
 
     def new_state(self, snapshot: BaseSnapshot) -> ReplicaState:
         """A state on files of its own at the snapshot's seq."""
@@ -450,6 +472,7 @@ class Replica:
         self.history.drop()
         with self._writing:
             self._slot.close()
+        self.waiters.close()
         if self._owns_workspace:
             self._owns_workspace = False
             self._workspace.close()

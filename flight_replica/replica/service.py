@@ -15,15 +15,17 @@ from uuid import UUID
 import pyarrow as pa
 
 from flight_replica.errors import Closed, ReadOnly, ReplicaError, TableNotFound, Unavailable
-from flight_replica.flightsql.service import IngestMode, TableEntry, WriteResult
+from flight_replica.flightsql.service import Ending, IngestMode, PendingWrites, TableEntry, WriteResult
 from flight_replica.log.feed import TableFeed
-from flight_replica.position import TablePosition
+from flight_replica.position import Demand, TablePosition
+from flight_replica.replica.as_of import open_view_as_of
 from flight_replica.replica.published import PublishedTable
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
 from flight_replica.replica.table import Origin, TableReplica
 from flight_replica.replica.upstream import Upstream
-from flight_replica.replica.view import open_view
+from flight_replica.replica.view import open_view, open_views
+from flight_replica.replica.waits import wait_for
 from flight_replica.sql.view import View
 from flight_replica.state.workspace import Workspace
 
@@ -129,10 +131,23 @@ class ReplicaService:
         replicas: dict[str, Replica] = {name: self._table(name).replica for name in tables}
         return open_view(self._workspace, replicas)
 
+    def open_views(self, tables: Sequence[str], count: int) -> Sequence[View]:
+        return open_views(self._workspace, {name: self._table(name).replica for name in tables}, count)
+
+    def open_view_as_of(self, tables: Sequence[str], seqs: Mapping[str, int]) -> View:
+        replicas = {name: self._table(name).replica for name in tables}
+        return open_view_as_of(self._workspace, replicas, seqs)
+
+    def wait_for(self, demand: Demand, timeout_seconds: float, ending: Ending) -> None:
+        wait_for(self._table(demand.table).replica, demand, time.monotonic() + timeout_seconds, ending)
+
     def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
         raise ReadOnly(str(self.read_only_reason))
 
     def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
+        raise ReadOnly(str(self.read_only_reason))
+
+    def begin(self, snapshot: Sequence[TablePosition] | None = None) -> PendingWrites:
         raise ReadOnly(str(self.read_only_reason))
 
     def clock_us(self) -> int:

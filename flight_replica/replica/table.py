@@ -112,8 +112,7 @@ class TableReplica:
             except (LogGap, LineageChanged) as reason:
                 self._say(TableState.LOADING, f"starting afresh: {reason}")
             except Exception as error:
-                _log.warning("table can't be opened table=%s error=%s", self.name, error)
-                self._say(TableState.LOADING, str(error))
+                self._say(TableState.LOADING, str(error), logging.WARNING)
             self._stop.wait(backoff.next_seconds())
 
     def _serve_one_lineage(self, backoff: Backoff) -> None:
@@ -129,6 +128,8 @@ class TableReplica:
         )
         with self._lock:
             self._opened = replica
+        if self._stop.is_set():  # `close` came too early to find it
+            replica.log.close()
         follower = Follower(replica, self._on_trouble)
         follower.start()
         try:
@@ -170,9 +171,10 @@ class TableReplica:
         elif reason:
             self._say(TableState.LOADING, reason)
 
-    def _say(self, state: TableState, reason: str) -> None:
+    def _say(self, state: TableState, reason: str, level: int = logging.INFO) -> None:
+        """Keep and log how the table is, once as long as it stays so."""
         with self._lock:
             if (self._state, self._reason) == (state, reason):
                 return
             self._state, self._reason = state, reason
-        _log.info("table state table=%s state=%s reason=%s", self.name, state, reason)
+        _log.log(level, "table state table=%s state=%s reason=%s", self.name, state, reason)

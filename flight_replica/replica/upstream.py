@@ -60,14 +60,7 @@ class Upstream:
     def open(self, name: str) -> Opening:
         """The table's log and base for its present lineage. Raises `TableNotFound`, `Unavailable`."""
         published = self.table(name)
-        log = ChangeFeedLogSource(
-            self._endpoint.uri,
-            name,
-            lineage=published.lineage,
-            tls_root_certs=self._endpoint.tls_root_certs,
-            authorization=self._endpoint.authorization,
-            headers=self._endpoint.headers,
-        )
+        log = ChangeFeedLogSource(self._endpoint, name, lineage=published.lineage)
         try:
             base = PublishedBase(lambda: self.table(name), log.schema)
             return Opening(log, base, published.start_seq, published.high_water)

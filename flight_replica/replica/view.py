@@ -1,12 +1,14 @@
-"""Opening a view: several tables of one process at one moment each, inside one DuckDB transaction."""
+"""Opening views: several tables of one process at one moment each, inside one DuckDB transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from flight_replica.position import TablePosition
 from flight_replica.sql.view import View
+from flight_replica.state.state import ReplicaState, StatePosition
 from flight_replica.state.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -14,26 +16,85 @@ if TYPE_CHECKING:
 
 
 def open_view(workspace: Workspace, replicas: Mapping[str, Replica]) -> View:
-    """A view in which each replica's table is bound by its name.
+    """A view in which each replica's table is bound by its name."""
+    with ExitStack() as undo:
+        opening = undo.enter_context(Opening(workspace, replicas))
+        opening.begin()
+        undo.pop_all()
+    return opening.bound()
+
+
+def open_views(workspace: Workspace, replicas: Mapping[str, Replica], count: int) -> Sequence[View]:
+    """As `open_view`, `count` views of the very same moment: nothing is applied while they begin."""
+    with ExitStack() as undo:
+        with ExitStack() as still:
+            for _, replica in sorted(replicas.items()):  # in one order, so that no two wait for each other
+                still.enter_context(replica.still())
+            openings = [undo.enter_context(Opening(workspace, replicas)) for _ in range(count)]
+            for opening in openings:
+                opening.begin()
+        views: list[View] = []
+        for opening in openings:
+            views.append(opening.bound())
+        undo.pop_all()
+    return views
+
+
+class Opening:
+    """A view in the making: states pinned, then a transaction begun, then tables bound.
 
     All states are pinned before the transaction begins, so their tables are there, and each position is
-    read inside it, so it belongs to the rows.
+    read inside it, so it belongs to the rows. Lag comes first: what proves it later may not be in the view.
+    As a context manager it lets go of everything.
     """
-    with ExitStack() as undo:
-        states = {}
-        for name, replica in replicas.items():
-            states[name] = undo.enter_context(replica.pinned())
-        session = workspace.session()
-        undo.callback(session.close)
-        session.execute("BEGIN TRANSACTION READ ONLY")
-        seen = {name: state.position(session) for name, state in states.items()}
-        positions = [
-            replicas[name].position_of(states[name], at.visible_seq, at.commit_time_us)
-            for name, at in seen.items()
-        ]
-        kept = ExitStack()
-        view = View(session, positions, kept.close)
-        for name, state in states.items():
-            view.bind(name, state.relation(seen[name]))
-        kept.push(undo.pop_all())
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        replicas: Mapping[str, Replica],
+        states: Mapping[str, ReplicaState] | None = None,
+    ) -> None:
+        """`states`: what to read instead of a replica's own state, for some tables; closed with the view."""
+        self._replicas = replicas
+        self._own = dict(states or {})
+        self._held = ExitStack()
+        self._lags: dict[str, int] = {}
+        self._states: dict[str, ReplicaState] = {}
+        self._seen: dict[str, StatePosition] = {}
+        with ExitStack() as undo:
+            for state in self._own.values():
+                undo.callback(state.close)
+            for name, replica in replicas.items():
+                own = self._own.get(name)
+                self._lags[name] = replica.lag_us() if own is None else -1
+                self._states[name] = own or undo.enter_context(replica.pinned())
+            self._session = workspace.session()
+            undo.callback(self._session.close)
+            self._held = undo.pop_all()
+
+    def begin(self) -> None:
+        """Take the snapshot."""
+        self._session.execute("BEGIN TRANSACTION READ ONLY")
+        self._seen = {name: state.position(self._session) for name, state in self._states.items()}
+
+    def bound(self) -> View:
+        """The view, which holds everything from now on."""
+        view = View(self._session, [self._position(name) for name in self._seen], self._held.close)
+        try:
+            for name, state in self._states.items():
+                view.bind(name, state.relation(self._seen[name]))
+        except BaseException:
+            view.close()
+            raise
         return view
+
+    def _position(self, name: str) -> TablePosition:
+        at = self._seen[name]
+        replica = self._replicas[name]
+        return replica.position_of(self._states[name], at.visible_seq, at.commit_time_us, self._lags[name])
+
+    def __enter__(self) -> Opening:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
