@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 from contextlib import closing
 
@@ -127,6 +128,26 @@ class Follower:
             self._rebase_wanted.clear()
             if self._replica.is_loaded and not self._stop.is_set():
                 self._rebase_if_newer()
+                self._improve()
+
+    def look_now(self) -> None:
+        """See at once whether there is a newer base, or a better state to be made."""
+        self._rebase_wanted.set()
+
+    def _improve(self) -> None:
+        replica = self._replica
+        try:
+            if not replica.wants_merge_on_apply:
+                return
+            began = time.monotonic()
+            replica.merge_on_apply()
+        except Closed:
+            return
+        except Exception as error:  # the present state serves on; the next look tries again
+            _log.warning("native state failed table=%s error=%s", replica.table, error)
+            return
+        seconds, seq = time.monotonic() - began, replica.visible_seq
+        _log.info("native state built table=%s visible_seq=%d seconds=%.3f", replica.table, seq, seconds)
 
     def _rebase_if_newer(self) -> None:
         replica = self._replica
@@ -134,7 +155,7 @@ class Follower:
             version = replica.base.poll()
             if version is None or version == replica.base_version:
                 return
-            base_seq, visible_seq = replica.rebase_hotswap()
+            replica.stand_on_newer_base()
         except Closed:
             return
         except LineageChanged as error:
@@ -146,7 +167,7 @@ class Follower:
         _log.info(
             "rebased table=%s base_seq=%d visible_seq=%d millis=%d",
             replica.table,
-            base_seq,
-            visible_seq,
+            replica.base_seq,
+            replica.visible_seq,
             replica.stats.last_rebase_warmup_millis,
         )

@@ -38,9 +38,15 @@ from flight_replica.replica.waiters import Waiters
 from flight_replica.replica.widening import widen, wider
 from flight_replica.schema import TableSchema
 from flight_replica.sql.view import View
+from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.state import ReplicaState, Row
 from flight_replica.state.workspace import Workspace
+
+# A native table is built anew, in key order, when so many ops have been applied to it: at least so many …
+REBUILD_OPS_MIN = 500_000
+REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slower then (benchmarks/results).
+NATIVE_GROWTH = 3  # a native copy takes up to this times its Parquet files, and as much while it is rebuilt
 
 
 class Replica:
@@ -447,6 +453,39 @@ class Replica:
             seqs = state.base_seq, state.visible_seq
         self.waiters.publish(seqs[1])
         return seqs
+
+    def stand_on_newer_base(self) -> None:
+        """Take the newest base: only its name where every op of it is applied already, else a hot swap."""
+        state = self._slot.current
+        if isinstance(state, NativeState):
+            snapshot = self.base.load()
+            with self._rebasing, self._writing:
+                is_covered = snapshot.lineage == self.lineage and snapshot.base_seq <= state.visible_seq
+                if state is self._slot.current and is_covered:
+                    state.stand_on(max(snapshot.base_seq, state.base_seq), snapshot.version)
+                    return
+        self.rebase_hotswap()
+
+    def merge_on_apply(self) -> None:
+        """Swap in a native state, in key order, made of what is shown now; nobody notices but by the speed.
+
+        Raises `NotCaughtUp` where the history doesn't hold what came meanwhile; the old state serves on.
+        """
+        with self._rebasing:
+            with self.pinned() as source:
+                state = NativeState(self._workspace.database, *self._workspace.new_state(), source)
+            catch_up(self, state)  # most of it before anything has to wait
+            self._adopt(state)
+
+    @property
+    def wants_merge_on_apply(self) -> bool:
+        """Whether a native state is to be made: the first one, or one in key order again."""
+        state = self._slot.current
+        if isinstance(state, NativeState):
+            worn = max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
+            return state.ops_since_copied > worn
+        assert isinstance(state, ParquetState), f"a state of kind {state.kind}"
+        return state.file_bytes * NATIVE_GROWTH <= self.settings.native_disk_bytes_max
 
     def new_state(self, snapshot: BaseSnapshot) -> ReplicaState:
         """A state on files of its own at the snapshot's seq."""

@@ -155,6 +155,7 @@ class TableReplica:
         with self._lock:
             self._serving = replica
         self._say(TableState.SERVING, "")
+        follower.look_now()
         _log.info(
             "table serving table=%s base_seq=%d visible_seq=%d seconds=%.3f",
             self.name,

@@ -21,8 +21,9 @@ from flight_replica.base.source import BaseSnapshot
 from flight_replica.schema import TableSchema
 from flight_replica.sql.database import quote
 from flight_replica.state.base_files import BaseFiles
+from flight_replica.state.op_rows import column_names, same_key
 from flight_replica.state.state import Row, StateKind, StatePosition
-from flight_replica.state.tail import ReplicaTail, column_names, key_row, one_row, same_key
+from flight_replica.state.tail import ReplicaTail, key_row, one_row
 
 
 class ParquetState:
@@ -76,6 +77,11 @@ class ParquetState:
     @property
     def tail_bytes(self) -> int:
         return self._tail.bytes_applied
+
+    @property
+    def file_bytes(self) -> int:
+        """Of the base's files."""
+        return sum(Path(file.path).stat().st_size for file in self.snapshot.files)
 
     def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
         self._tail.apply(ops, through, commit_time_us)

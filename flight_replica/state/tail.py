@@ -1,7 +1,7 @@
 """`ReplicaTail`: the ops after a base, newest op per key, in one DuckDB table.
 
-Columns of `tail_N`: `seq`, `dead` (a tombstone), then the table's columns as `c0, c1, …`: positions, so that
-no name of a user's column can collide. A key stands once. `position_N` holds the tail's position.
+Columns of `tail_N`: `seq`, `dead` (a tombstone), then the table's columns as `c0, c1, …` (op_rows.py). A key
+stands once. `position_N` holds the tail's position.
 """
 
 from __future__ import annotations
@@ -13,33 +13,18 @@ from typing import TYPE_CHECKING
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flight_replica.conform import conform
 from flight_replica.errors import SchemaMismatch
 from flight_replica.keys import KeyCodec
-from flight_replica.log.batches import HEAD_COLUMNS, conform_ops
-from flight_replica.log.source import LogSource, Op
+from flight_replica.log.source import LogSource
 from flight_replica.schema import TableSchema
-from flight_replica.sql.types import equal_key_sql, sql_type
+from flight_replica.sql.types import sql_type
+from flight_replica.state.op_rows import OpRows, column_names, same_key
 from flight_replica.state.state import Row, StatePosition
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def column_names(schema: TableSchema) -> list[str]:
-    """The internal names `c0, c1, …` of a table's columns."""
-    return [f"c{number}" for number in range(len(schema.columns))]
-
-
-def same_key(schema: TableSchema, left: str, right: str) -> str:
-    """An SQL predicate: the relations `left` and `right` (internal column names) hold the same key."""
-    terms = []
-    for column in schema.key_columns:
-        name = f"c{schema.names.index(column.name)}"
-        terms.append(equal_key_sql(f"{left}.{name}", f"{right}.{name}", column.type))
-    return " AND ".join(terms)
 
 
 class ReplicaTail:
@@ -51,7 +36,7 @@ class ReplicaTail:
     def __init__(self, database: duckdb.DuckDBPyConnection, number: int, schema: TableSchema) -> None:
         self._connection = database.cursor()
         self.schema = schema
-        self._codec = KeyCodec(schema)
+        self._rows = OpRows(schema)
         self.table = f"tail_{number}"
         self._position_table = f"position_{number}"
         self._defaults_table = f"defaults_{number}"
@@ -116,14 +101,14 @@ class ReplicaTail:
         may say they see afterwards: the last op's by default. Ops from before a column was added have
         its default. Raises `SchemaMismatch` for ops with a column that the table lacks.
         """
-        ops = self._conformed(ops)
+        ops = self._rows.conformed(ops)
         seqs = ops.column(0)
         newest = max(self._visible_seq, through or 0, seqs[-1].as_py() if len(ops) else 0)
         if newest == self._visible_seq:
             commit_time_us = self._commit_time_us
         if len(ops) and seqs[0].as_py() <= self._visible_seq:
             ops = self._without_known(ops)
-        rows = self._tail_rows(ops)
+        rows = self._rows.newest(ops)
         with self._transaction():
             added = self._replace(rows) if len(rows) else 0
             self._connection.execute(
@@ -135,15 +120,9 @@ class ReplicaTail:
         self._ops_applied += len(ops)
         self.bytes_applied += ops.nbytes
 
-    def _conformed(self, ops: pa.RecordBatch) -> pa.RecordBatch:
-        unknown = [name for name in ops.schema.names[HEAD_COLUMNS:] if name not in self.schema.names]
-        if unknown:
-            raise SchemaMismatch(f"ops have the column {unknown[0]!r}, the table {list(self.schema.names)}")
-        return conform_ops(ops, self.schema)
-
     def _without_known(self, ops: pa.RecordBatch) -> pa.RecordBatch:
         """`ops` without those that the tail holds already, or something newer of the same key."""
-        numbered = self._named(ops).append_column("i", pa.array(np.arange(len(ops))))
+        numbered = self._rows.named(ops).append_column("i", pa.array(np.arange(len(ops))))
         with self._registered(numbered) as name:
             known = self._connection.execute(
                 f"SELECT n.i FROM {name} n JOIN {self.table} t "
@@ -152,26 +131,6 @@ class ReplicaTail:
         keep = np.ones(len(ops), dtype=bool)
         keep[known] = False
         return ops.filter(pa.array(keep))
-
-    def _tail_rows(self, ops: pa.RecordBatch) -> pa.RecordBatch:
-        """The newest op of each key as rows of the tail table."""
-        codes = ops.column(2).dictionary_encode().indices.to_numpy()
-        last = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
-        last[codes] = np.arange(len(ops))  # of equal indices the last one counts
-        if len(last) < len(ops):
-            ops = ops.take(pa.array(last))
-        return self._named(ops)
-
-    def _named(self, ops: pa.RecordBatch) -> pa.RecordBatch:
-        """Ops as `seq, dead, c0, …`. A tombstone's key comes from `pk_bytes`: it may lack a pre-image."""
-        dead = pc.equal(ops.column(1), Op.DELETE)
-        columns = dict(zip(self.schema.names, ops.columns[3:], strict=True))
-        if pc.any(dead).as_py():
-            parts = self._codec.decode(ops.column(2))
-            for column, part in zip(self.schema.key_columns, parts, strict=True):
-                columns[column.name] = part
-        arrays = [ops.column(0), dead, *columns.values()]
-        return pa.RecordBatch.from_arrays(arrays, ["seq", "dead", *column_names(self.schema)])
 
     def _replace(self, rows: pa.RecordBatch) -> int:
         """Put `rows` in place of those with their keys; how many keys are new."""
@@ -214,7 +173,7 @@ class ReplicaTail:
                 run(f"UPDATE {self.table} SET {name} = {self.default(name)} WHERE NOT dead")
             run(f"UPDATE {self._position_table} SET column_count = {len(schema.columns)}")
         self.schema = schema
-        self._codec = KeyCodec(schema)
+        self._rows = OpRows(schema)
 
     def default(self, name: str) -> str:
         """The default of internal column `name` as an SQL expression."""

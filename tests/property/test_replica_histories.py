@@ -34,6 +34,7 @@ from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaStats
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.view import View
+from flight_replica.state.state import StateKind
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, Change, Fault, FaultyLog, SmallTable, assert_same, delete, put, sorted_by_key
 
@@ -164,11 +165,16 @@ class ReplicaHistories(RuleBasedStateMachine):
     @rule()
     def failing_batch(self) -> None:
         """Another transaction holds the position's row, so that no apply can commit."""
-        names = "SELECT table_name FROM duckdb_tables() WHERE table_name LIKE 'position%'"
+        is_native = self.replica.state.kind is StateKind.MERGE_ON_APPLY
+        names = (
+            "SELECT database_name || '.' || table_name FROM duckdb_tables() WHERE table_name LIKE 'position%'"
+            f" AND (database_name <> 'memory') = {is_native} ORDER BY length(database_name), database_name"
+        )
+        found = self.workspace.database.execute(names).fetchall()
         blocker = self.workspace.session()
         blocker.execute("BEGIN")
-        for (name,) in self.workspace.database.execute(names).fetchall():
-            blocker.execute(f"UPDATE {name} SET row_count = row_count + 1")
+        for (name,) in found[-1:] if is_native else found:  # a transaction writes to one database only
+            blocker.execute(f"UPDATE {name} SET commit_time_us = commit_time_us + 1")
         before = self.replica.stats
         with pytest.raises(Exception, match=r"[Cc]onflict|log gap"):
             self.replica.advance()
@@ -191,6 +197,20 @@ class ReplicaHistories(RuleBasedStateMachine):
         assert self.replica.base_seq == base_seq
         if base_seq >= self.primary.feed.low_water:
             assert self.replica.visible_seq == self.primary.seq
+
+    @rule()
+    def merge_on_apply(self) -> None:
+        """The other kind of state, or that kind anew; it shows the same, at the same seq."""
+        before = self.replica.stats
+        self.replica.merge_on_apply()
+        assert self.replica.state.kind is StateKind.MERGE_ON_APPLY
+        assert self.replica.stats == before
+
+    @precondition(lambda self: self.primary.base.snapshot.base_seq >= self.primary.feed.low_water)
+    @rule()
+    def stand_on_newer_base(self) -> None:
+        self.replica.stand_on_newer_base()
+        assert self.replica.base_seq == self.primary.base.snapshot.base_seq
 
     @rule()
     def advance_or_recover(self) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from flight_replica.errors import Closed, InvalidStatement, TimedOut
 from flight_replica.replica.replica import Replica
-from flight_replica.replica.view import open_view
+from flight_replica.replica.view import open_view, open_views
 from flight_replica.schema import Column
 from flight_replica.sql.view import View
 from flight_replica.state.workspace import Workspace
@@ -200,3 +200,27 @@ def test_interrupt_ends_a_statement_and_not_the_replica(replica: Replica) -> Non
             thread.join(0.01)
         assert len(raised) == 1
     assert replica.get(1) == {"id": 1, "v": 10}
+
+
+def test_views_that_are_opened_together_show_one_moment_while_ops_are_applied(
+    replica: Replica, primary: SmallTable, workspace: Workspace
+) -> None:
+    is_over = threading.Event()
+
+    def write() -> None:
+        while not is_over.is_set():
+            apply(replica, primary)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        together = [open_views(workspace, {"t": replica}, 8) for _ in range(5)]
+    finally:
+        is_over.set()
+        writer.join()
+    for views in together:
+        (seq,) = {view.positions[0].visible_seq for view in views}
+        for view in views:
+            with view:
+                assert_shows(view, primary, seq)
+    assert len({views[0].positions[0].visible_seq for views in together}) > 1

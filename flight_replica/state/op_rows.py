@@ -1,0 +1,66 @@
+"""Ops as rows of a state's table: the newest of each key, under internal column names.
+
+Internal names are positions (`c0, c1, …`), so that no name of a user's column can collide.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from flight_replica.errors import SchemaMismatch
+from flight_replica.keys import KeyCodec
+from flight_replica.log.batches import HEAD_COLUMNS, conform_ops
+from flight_replica.log.source import Op
+from flight_replica.schema import TableSchema
+from flight_replica.sql.types import equal_key_sql
+
+
+def column_names(schema: TableSchema) -> list[str]:
+    """The internal names `c0, c1, …` of a table's columns."""
+    return [f"c{number}" for number in range(len(schema.columns))]
+
+
+def same_key(schema: TableSchema, left: str, right: str) -> str:
+    """An SQL predicate: the relations `left` and `right` (internal column names) hold the same key."""
+    terms = []
+    for column in schema.key_columns:
+        name = f"c{schema.names.index(column.name)}"
+        terms.append(equal_key_sql(f"{left}.{name}", f"{right}.{name}", column.type))
+    return " AND ".join(terms)
+
+
+class OpRows:
+    """Makes rows `seq, dead, c0, …` of ops in the feed's schema, for one table schema."""
+
+    def __init__(self, schema: TableSchema) -> None:
+        self.schema = schema
+        self._codec = KeyCodec(schema)
+
+    def conformed(self, ops: pa.RecordBatch) -> pa.RecordBatch:
+        """Ops, older ones with the defaults of columns added since. Raises `SchemaMismatch`."""
+        unknown = [name for name in ops.schema.names[HEAD_COLUMNS:] if name not in self.schema.names]
+        if unknown:
+            raise SchemaMismatch(f"ops have the column {unknown[0]!r}, the table {list(self.schema.names)}")
+        return conform_ops(ops, self.schema)
+
+    def newest(self, ops: pa.RecordBatch) -> pa.RecordBatch:
+        """One row a key: its newest op. Seqs ascend in `ops`."""
+        codes = ops.column(2).dictionary_encode().indices.to_numpy()
+        last = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
+        last[codes] = np.arange(len(ops))  # of equal indices the last one counts
+        if len(last) < len(ops):
+            ops = ops.take(pa.array(last))
+        return self.named(ops)
+
+    def named(self, ops: pa.RecordBatch) -> pa.RecordBatch:
+        """Every op as a row. A tombstone's key comes from `pk_bytes`: it may lack a pre-image."""
+        dead = pc.equal(ops.column(1), Op.DELETE)
+        columns = dict(zip(self.schema.names, ops.columns[HEAD_COLUMNS:], strict=True))
+        if pc.any(dead).as_py():
+            parts = self._codec.decode(ops.column(2))
+            for column, part in zip(self.schema.key_columns, parts, strict=True):
+                columns[column.name] = part
+        arrays = [ops.column(0), dead, *columns.values()]
+        return pa.RecordBatch.from_arrays(arrays, ["seq", "dead", *column_names(self.schema)])
