@@ -1,4 +1,4 @@
-"""How many ops a second does a state take, by the size of the batch and of the tail?
+"""How many ops a second does each kind of state take, by the size of the batch and what was applied before?
 
 Run: python -m benchmarks.bench_apply [--rows N] [--repetitions N]
 """
@@ -16,12 +16,15 @@ import pyarrow as pa
 from benchmarks.orders_table import SEED, orders_base, random_ops
 from benchmarks.record import record
 from flight_replica.base.source import BaseSnapshot
+from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
+from flight_replica.state.state import ReplicaState, StateKind
 from flight_replica.state.workspace import Workspace
 
-QUESTION = "How many ops a second does a state take, by the size of the batch and of the tail?"
+QUESTION = "How many ops a second does each kind of state take, by the batch and what was applied before?"
 BATCHES = (10, 1_000, 10_000, 100_000)
-TAILS = (0, 500_000)
+BEFORE = (0, 500_000)
+KINDS = tuple(StateKind)
 
 
 def main() -> None:
@@ -32,17 +35,18 @@ def main() -> None:
     samples: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         snapshot = orders_base(Path(folder), options.rows)
-        for tail in TAILS:
+        for before in BEFORE:
             for size in BATCHES:
-                name = f"batches of {size}, tail of {tail}"
-                samples[name] = _measure(snapshot, tail, size, options.repetitions)
+                for kind in KINDS:
+                    name = f"{kind}, batches of {size} after {before} ops"
+                    samples[name] = _measure(kind, snapshot, before, size, options.repetitions)
     record(
         "apply",
         QUESTION,
         {
             "base_rows": options.rows,
             "ops": "9 puts to 1 delete, random keys of the base",
-            "baseline": "the same batch size on an empty tail",
+            "baseline": "merge on read; and nothing applied before",
             "repetitions": options.repetitions,
             "seed": SEED,
         },
@@ -51,17 +55,23 @@ def main() -> None:
     )
 
 
-def _measure(snapshot: BaseSnapshot, tail: int, size: int, repetitions: int) -> list[float]:
+def _measure(
+    kind: StateKind, snapshot: BaseSnapshot, before: int, size: int, repetitions: int
+) -> list[float]:
     random = np.random.default_rng(SEED)
     workspace = Workspace()
     number, directory = workspace.new_state()
-    state = ParquetState(workspace.database, number, snapshot, directory)
+    merged = ParquetState(workspace.database, number, snapshot, directory)
+    state: ReplicaState = merged
+    if kind is StateKind.MERGE_ON_APPLY:
+        state = NativeState(workspace.database, *workspace.new_state(), merged)
+        merged.close()
 
     def more(count: int) -> pa.RecordBatch:
         return random_ops(snapshot.schema, state.visible_seq, count, snapshot.row_count, random)
 
-    if tail:
-        _apply(state, more(tail))
+    if before:
+        _apply(state, more(before))
     found = []
     for _ in range(repetitions):
         ops = more(size)
@@ -74,11 +84,11 @@ def _measure(snapshot: BaseSnapshot, tail: int, size: int, repetitions: int) -> 
     return found
 
 
-def _apply(state: ParquetState, ops: pa.RecordBatch) -> None:
+def _apply(state: ReplicaState, ops: pa.RecordBatch) -> None:
     state.apply(ops, ops.column(0)[-1].as_py())
 
 
-def _check(state: ParquetState, op: pa.RecordBatch) -> None:
+def _check(state: ReplicaState, op: pa.RecordBatch) -> None:
     """The state shows what the last op says."""
     values = dict(zip(op.schema.names, (column[0].as_py() for column in op.columns), strict=True))
     row = state.get([values["id"]])

@@ -1,6 +1,6 @@
-"""What does the merge on read cost a query, against the pure scan of the same Parquet files?
+"""What does a query cost on each kind of state, against the pure scan of the same Parquet files?
 
-Run: python -m benchmarks.bench_scan [--rows N] [--tails 0,10000,100000] [--repetitions N]
+Run: python -m benchmarks.bench_scan [--rows N] [--ops 0,10000,100000] [--repetitions N]
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ import numpy as np
 
 from benchmarks.orders_table import SEED, orders_base, random_ops
 from benchmarks.record import record
+from flight_replica.base.source import BaseSnapshot
+from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.workspace import Workspace
 
-QUESTION = "What does the merge on read cost a query, against the pure scan of the same Parquet files?"
+QUESTION = "What does a query cost on each kind of state, against the pure scan of the same Parquet files?"
 QUERIES = {
     "count": "SELECT count(*) FROM orders",
     "sum": "SELECT sum(amount) FROM orders",
@@ -29,31 +31,20 @@ QUERIES = {
 }
 
 
+KINDS = ("merge on read", "merge on apply")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--tails", default="0,10000,100000", help="ops in the tail, one run each")
+    parser.add_argument("--ops", default="0,10000,100000", help="ops applied over the base, one run each")
     parser.add_argument("--repetitions", type=int, default=15)
     options = parser.parse_args()
     samples: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         snapshot = orders_base(Path(folder), options.rows)
-        workspace = Workspace()
-        for tail in map(int, options.tails.split(",")):
-            number, directory = workspace.new_state()
-            state = ParquetState(workspace.database, number, snapshot, directory)
-            if tail:
-                ops = random_ops(
-                    snapshot.schema, state.visible_seq, tail, options.rows, np.random.default_rng(SEED)
-                )
-                state.apply(ops, ops.column(0)[-1].as_py())
-            for name, sql in QUERIES.items():
-                text = sql.format(low=options.rows // 2, high=options.rows // 2 + options.rows // 100)
-                merged, pure = _compare(workspace, state, text, options.repetitions)
-                samples[f"{name}, tail of {tail}: merged"] = merged
-                samples[f"{name}, tail of {tail}: pure scan"] = pure
-            state.close()
-        workspace.close()
+        for count in map(int, options.ops.split(",")):
+            samples |= _measure(snapshot, count, options.repetitions)
     record(
         "scan",
         QUESTION,
@@ -67,28 +58,60 @@ def main() -> None:
         dict.fromkeys(samples, "s"),
     )
     for series, values in samples.items():
-        if series.endswith("merged"):
-            baseline = samples[series.replace("merged", "pure scan")]
-            print(f"  {series}: {statistics.median(values) / statistics.median(baseline):.1f}x the pure scan")
+        query, _, kind = series.partition(": ")
+        if kind in KINDS:
+            baseline = samples[f"{query}: pure scan"]
+            print(f"  {series}: {statistics.median(values) / statistics.median(baseline):.2f}x the pure scan")
 
 
-def _compare(
-    workspace: Workspace, state: ParquetState, sql: str, repetitions: int
-) -> tuple[list[float], list[float]]:
+def _measure(snapshot: BaseSnapshot, op_count: int, repetitions: int) -> dict[str, list[float]]:
+    """Seconds of each query on both kinds of state, and on the files alone."""
+    workspace = Workspace()
+    number, directory = workspace.new_state()
+    merged = ParquetState(workspace.database, number, snapshot, directory)
+    native = NativeState(workspace.database, *workspace.new_state(), merged)
+    if op_count:
+        random = np.random.default_rng(SEED)
+        ops = random_ops(snapshot.schema, snapshot.base_seq, op_count, snapshot.row_count, random)
+        for state in (merged, native):
+            state.apply(ops, ops.column(0)[-1].as_py())
     session = workspace.session()
     session.execute("BEGIN TRANSACTION READ ONLY")
-    merged = f"({state.relation(state.position(session))}) orders"
-    paths = ", ".join(f"'{file.path}'" for file in state.snapshot.files)
-    pure = f"read_parquet([{paths}]) orders"
-    if state.ops_applied == 0:
-        assert _rows(session, sql, merged) == _rows(session, sql, pure), f"{sql}: the merge gives other rows"
-    times: tuple[list[float], list[float]] = ([], [])
+    paths = ", ".join(f"'{file.path}'" for file in merged.snapshot.files)
+    relations = {
+        "merge on read": f"({merged.relation(merged.position(session))}) orders",
+        "merge on apply": f"({native.relation(native.position(session))}) orders",
+        "pure scan": f"read_parquet([{paths}]) orders",
+    }
+    found: dict[str, list[float]] = {}
+    low, high = snapshot.row_count // 2, snapshot.row_count // 2 + snapshot.row_count // 100
+    for name, sql in QUERIES.items():
+        times = _times(session, sql.format(low=low, high=high), relations, repetitions, is_same=op_count == 0)
+        found |= {f"{name}, {op_count} ops: {kind}": seconds for kind, seconds in times.items()}
+    session.close()
+    native.close()
+    merged.close()
+    workspace.close()
+    return found
+
+
+def _times(
+    session: duckdb.DuckDBPyConnection,
+    sql: str,
+    relations: dict[str, str],
+    repetitions: int,
+    is_same: bool,
+) -> dict[str, list[float]]:
+    """Seconds by relation, in turns. Both states must agree, and with the files where nothing is applied."""
+    answers = {kind: _rows(session, sql, relation) for kind, relation in relations.items()}
+    assert answers["merge on read"] == answers["merge on apply"], f"{sql}: the states differ"
+    assert not is_same or answers["merge on read"] == answers["pure scan"], f"{sql}: the merge differs"
+    times: dict[str, list[float]] = {kind: [] for kind in relations}
     for _ in range(repetitions):
-        for relation, found in zip((merged, pure), times, strict=True):
+        for kind, relation in relations.items():
             began = time.perf_counter()
             _rows(session, sql, relation)
-            found.append(time.perf_counter() - began)
-    session.close()
+            times[kind].append(time.perf_counter() - began)
     return times
 
 

@@ -1,0 +1,164 @@
+"""`NativeState`: what it copies and what it applies come through bit for bit, and nothing of it is left.
+
+That it shows the model's table under any history: property/test_replica_histories.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from flight_replica.errors import SchemaMismatch
+from flight_replica.schema import Column, TableSchema
+from flight_replica.state.native_state import NativeState
+from flight_replica.state.parquet_state import ParquetState
+from flight_replica.state.workspace import Workspace
+from tests.bases import ID_V, ParquetBase, assert_same, delete, op_batch, put, sorted_by_key
+from tests.unit.state.test_parquet_state import EXAMPLES, NAN_BITS, NESTED, rows_of, table_of
+
+
+@pytest.fixture
+def workspace() -> Iterator[Workspace]:
+    opened = Workspace()
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def native_state(base: ParquetBase, workspace: Workspace) -> Iterator[NativeState]:
+    """A native copy of `base`'s snapshot, the state that it was made of already closed."""
+    number, directory = workspace.new_state()
+    source = ParquetState(workspace.database, number, base.snapshot, directory)
+    state = NativeState(workspace.database, *workspace.new_state(), source)
+    source.close()
+    try:
+        yield state
+    finally:
+        state.close()
+
+
+def base_of(schema: TableSchema, directory: Path, *columns: pa.Array) -> ParquetBase:
+    base = ParquetBase(directory, schema)
+    base.publish([(table_of(schema, *columns), ())], 1)
+    return base
+
+
+@pytest.mark.parametrize(("kind", "values"), [*EXAMPLES, *NESTED], ids=lambda v: str(v)[:40])
+def test_a_value_comes_through_copy_apply_view_and_get(
+    kind: pa.DataType, values: list[object], workspace: Workspace, tmp_path: Path
+) -> None:
+    schema = TableSchema((Column("id", pa.int64(), False), Column("x", kind)), ("id",))
+    values = [*values, None]
+    count = len(values)
+    base = base_of(schema, tmp_path, pa.array(range(count), pa.int64()), pa.array(values, kind))
+    with native_state(base, workspace) as state:
+        puts = [(2 + n, *put(count + n, value, schema=schema)) for n, value in enumerate(values)]
+        state.apply(op_batch(schema, puts), 9)
+        expected = table_of(schema, pa.array(range(2 * count), pa.int64()), pa.array(values + values, kind))
+        assert_same(rows_of(state, workspace.database), expected)
+        for number, value in enumerate(values + values):
+            row = state.get([number])
+            assert row is not None and repr(row["x"]) == repr(pa.array([value], kind)[0].as_py())
+
+
+@pytest.mark.parametrize(("kind", "values"), EXAMPLES, ids=lambda v: str(v)[:40])
+def test_a_key_of_each_type_is_replaced_and_deleted(
+    kind: pa.DataType, values: list[object], workspace: Workspace, tmp_path: Path
+) -> None:
+    schema = TableSchema((Column("k", kind, False), Column("v", pa.int64())), ("k",))
+    keys = pa.array(values, kind)
+    base = base_of(schema, tmp_path, keys, pa.array(range(len(values)), pa.int64()))
+    with native_state(base, workspace) as state:
+        puts = [(2 + n, *put(key, 100 + n, schema=schema)) for n, key in enumerate(values[1:])]
+        last = (90, *delete(values[0], schema=schema))
+        state.apply(op_batch(schema, [*puts, last], is_bare_delete=True), 90)
+        expected = table_of(schema, keys[1:], pa.array(range(100, 99 + len(values)), pa.int64()))
+        assert_same(rows_of(state, workspace.database), sorted_by_key(expected, schema))
+        assert state.get([values[0]]) is None
+
+
+def test_nan_keeps_its_bits(workspace: Workspace, tmp_path: Path) -> None:
+    schema = TableSchema((Column("id", pa.int64(), False), Column("x", pa.float64())), ("id",))
+    nans = pa.array(np.array(NAN_BITS, np.uint64).view(np.float64))
+    with native_state(base_of(schema, tmp_path, pa.array(range(4), pa.int64()), nans), workspace) as state:
+        ops = op_batch(schema, [(2 + n, *put(4 + n, None, schema=schema)) for n in range(4)])
+        state.apply(ops.set_column(4, schema.feed_schema.field(4), nans), 5)
+        found = rows_of(state, workspace.database)["x"].to_numpy().view(np.uint64)
+        assert found.tolist() == NAN_BITS + NAN_BITS
+
+
+def test_rows_are_in_key_order_whatever_the_files_order(workspace: Workspace, tmp_path: Path) -> None:
+    base = base_of(ID_V, tmp_path, pa.array([5, 1, 3], pa.int64()), pa.array([50, 10, 30], pa.int64()))
+    with native_state(base, workspace) as state:
+        session = workspace.session()
+        stored = session.execute(f"SELECT id FROM ({state.relation(state.position(session))})").fetchall()
+        session.close()
+        assert stored == [(1,), (3,), (5,)]
+
+
+def test_the_newest_op_of_a_key_counts_and_old_ops_are_nothing_new(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    base = base_of(ID_V, tmp_path, pa.array([1], pa.int64()), pa.array([10], pa.int64()))
+    with native_state(base, workspace) as state:
+        state.apply(op_batch(ID_V, [(2, *put(2, 20)), (3, *delete(2)), (4, *put(2, 22))]), 4, 777)
+        state.apply(op_batch(ID_V, [(3, *delete(2))]), 4, 1)
+        assert (state.get([2]), state.visible_seq, state.commit_time_us) == ({"id": 2, "v": 22}, 4, 777)
+        assert state.ops_since_copied == 3
+
+
+def test_an_added_column_has_its_default_in_old_rows(workspace: Workspace, tmp_path: Path) -> None:
+    base = base_of(ID_V, tmp_path, pa.array([1], pa.int64()), pa.array([10], pa.int64()))
+    wider = TableSchema(
+        (*ID_V.columns, Column("w", pa.string(), True, "old"), Column("n", pa.int8())), ("id",)
+    )
+    with native_state(base, workspace) as state:
+        before = workspace.session()
+        before.execute("BEGIN TRANSACTION READ ONLY")
+        at = state.position(before)
+        state.add_columns(wider)
+        state.apply(op_batch(wider, [(2, *put(2, 20, "new", 7, schema=wider))]), 2)
+        state.apply(op_batch(ID_V, [(3, *put(3, 30))]), 3)  # an op from before the column
+        assert state.get([1]) == {"id": 1, "v": 10, "w": "old", "n": None}
+        assert state.get([2]) == {"id": 2, "v": 20, "w": "new", "n": 7}
+        assert state.get([3]) == {"id": 3, "v": 30, "w": "old", "n": None}
+        assert before.sql(state.relation(at)).fetchall() == [(1, 10)]
+        before.close()
+
+
+def test_a_batch_that_fails_changes_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    base = base_of(ID_V, tmp_path, pa.array([1], pa.int64()), pa.array([10], pa.int64()))
+    unknown = TableSchema((*ID_V.columns, Column("x", pa.int8())), ("id",))
+    with native_state(base, workspace) as state:
+        with pytest.raises(SchemaMismatch, match="column 'x'"):
+            state.apply(op_batch(unknown, [(2, *put(1, 11, 1, schema=unknown))]), 2)
+        assert (state.get([1]), state.visible_seq, state.ops_applied) == ({"id": 1, "v": 10}, 1, 0)
+
+
+def test_a_state_that_cannot_be_copied_leaves_nothing(workspace: Workspace, tmp_path: Path) -> None:
+    base = base_of(ID_V, tmp_path, pa.array([1], pa.int64()), pa.array([10], pa.int64()))
+    number, directory = workspace.new_state()
+    source = ParquetState(workspace.database, number, base.snapshot, directory)
+    for file in directory.iterdir():
+        file.unlink()
+    number, directory = workspace.new_state()
+    with pytest.raises(duckdb.Error):
+        NativeState(workspace.database, number, directory, source)
+    assert not directory.exists()
+    source.close()
+    assert workspace.database.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(0,)]
+
+
+def test_close_leaves_no_database_and_no_file(workspace: Workspace, tmp_path: Path) -> None:
+    base = base_of(ID_V, tmp_path, pa.array([1], pa.int64()), pa.array([10], pa.int64()))
+    with native_state(base, workspace):
+        pass
+    names = workspace.database.execute("SELECT database_name FROM duckdb_databases()").fetchall()
+    assert not [name for (name,) in names if name.startswith("native")]
+    assert list((workspace.directory / "states").iterdir()) == []
