@@ -1,4 +1,4 @@
-"""The command line: `flight-replica primary|serve|demo|sql|status`. Parsing and the life of a process."""
+"""The command line, `flight-replica primary|serve|…`. Parsing and the life of a process."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import signal
+import socket
 import sys
 import threading
 import traceback
@@ -16,10 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from flight_replica.access import add_server_access, server_access
+from flight_replica.connecting import adbc_options, add_client_access, endpoint
 from flight_replica.errors import ConfigError, ReplicaError
 from flight_replica.schema import TableSchema
+from flight_replica.user_command import add_user_command
 
 if TYPE_CHECKING:
+    from flight_replica.access import ServerAccess
     from flight_replica.base.source import BaseSource
     from flight_replica.flightsql.service import Service
 
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
 
 
 TRACEBACK_FRAMES = 50
+PRIMARY = "primary-"  # how the options begin that say how a replica connects to its primary
 
 _EPILOG = """examples:
   flight-replica primary --data ./primary --listen 127.0.0.1:4711
@@ -87,6 +93,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_demo(commands)
     _add_clients(commands)
+    add_user_command(
+        commands.add_parser(
+            "user",
+            help="add a user to a users file, change or remove it",
+            description="Adds NAME to the users file of --auth basic, or changes its password and rights. "
+            "The password is asked for at the terminal, or is the first line of the input. Servers that "
+            "run take the changed file at once.",
+        )
+    )
     return parser
 
 
@@ -128,6 +143,7 @@ def _add_primary(commands: _Commands) -> None:
         metavar="S",
         help="how often changed rows go to a table's Iceberg base (default: %(default)s)",
     )
+    add_server_access(parser)
     parser.set_defaults(run=_primary)
 
 
@@ -184,6 +200,8 @@ def _add_serve(commands: _Commands) -> None:
         metavar="SIZE",
         help="DuckDB's memory limit, such as 4GB (default: 80 %% of the machine's)",
     )
+    add_server_access(parser)
+    add_client_access(parser, PRIMARY)
     parser.set_defaults(run=_serve)
 
 
@@ -215,9 +233,11 @@ def _add_clients(commands: _Commands) -> None:
     sql.add_argument(
         "--format", choices=["table", "csv", "json"], default="table", help="(default: %(default)s)"
     )
+    add_client_access(sql)
     sql.set_defaults(run=_sql)
     status = commands.add_parser("status", help="how every table of a server is, and how fresh")
     status.add_argument("uri", metavar="URI", help="grpc://HOST:PORT of a replica or primary")
+    add_client_access(status)
     status.set_defaults(run=_status)
 
 
@@ -256,12 +276,12 @@ def _primary(options: argparse.Namespace) -> int:
         retention_seconds=options.retain_seconds,
         publish_seconds=options.base_seconds,
     )
+    access = server_access(options)
     service = PrimaryService.open(options.data, settings, new_lineage=options.new_lineage)
-    return _serve_until_signal(service, options.listen)
+    return _serve_until_signal(service, options.listen, access)
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from flight_replica.log.feed_client import Endpoint
     from flight_replica.replica.service import ReplicaService
     from flight_replica.replica.upstream import Upstream, as_it_lies
     from flight_replica.state.workspace import Workspace
@@ -271,19 +291,22 @@ def _serve(options: argparse.Namespace) -> int:
     if options.table and options.primary is None:
         raise ConfigError("--table goes with --primary")
     fixed = {name: partial(as_it_lies, base) for name, base in _stated_bases(options).items()}
-    upstream = Upstream(Endpoint(options.primary)) if options.primary is not None else None
+    access = server_access(options)
+    upstream = None
+    if options.primary is not None:
+        upstream = Upstream(endpoint(options.primary, options, PRIMARY))
     if upstream is not None:
         upstream.tables()  # a wrong address is told at once, not waited for
     workspace = Workspace(options.data, memory_limit=options.memory_limit)
     service = ReplicaService(workspace, upstream=upstream, names=options.table, fixed=fixed)
-    return _serve_until_signal(service, options.listen)
+    return _serve_until_signal(service, options.listen, access)
 
 
 def _stated_bases(options: argparse.Namespace) -> dict[str, BaseSource]:
     """The `--base` options with what `--schema`, `--key` and `--base-seq` say of them."""
     from flight_replica.base.iceberg import IcebergBase
     from flight_replica.base.merutable import MerutableBase
-    from flight_replica.replica.published import local_path
+    from flight_replica.replica.published import EmptyUntilFlushed, local_path
 
     schemas, keys, seqs = (
         _pairs(getattr(options, name), f"--{name}") for name in ("schema", "key", "base_seq")
@@ -293,10 +316,11 @@ def _stated_bases(options: argparse.Namespace) -> dict[str, BaseSource]:
         kind, _, path = place.partition(":")
         if kind == "merutable":
             schema = _schema_file(schemas.pop(name)) if name in schemas else None
-            bases[name] = MerutableBase(local_path(path), table=name, schema=schema)
+            base = MerutableBase(local_path(path), table=name, schema=schema)
+            bases[name] = EmptyUntilFlushed(base, name, schema) if schema is not None else base
         elif kind == "iceberg":
             key = keys.pop(name).split(",") if name in keys else None
-            seq = int(seqs.pop(name)) if name in seqs else None
+            seq = _seq(seqs.pop(name), name) if name in seqs else None
             bases[name] = IcebergBase(path, table=name, primary_key=key, base_seq=seq)
         else:
             raise ConfigError(f"--base {name}={place}: the kind is merutable or iceberg, not {kind!r}")
@@ -319,6 +343,12 @@ def _pairs(options: Sequence[str], option: str) -> dict[str, str]:
     return pairs
 
 
+def _seq(text: str, name: str) -> int:
+    if not text.isdigit():
+        raise ConfigError(f"--base-seq {name}={text}: {text!r} isn't a seq")
+    return int(text)
+
+
 def _schema_file(path: str) -> TableSchema:
     try:
         document = json.loads(Path(path).read_text())
@@ -327,7 +357,9 @@ def _schema_file(path: str) -> TableSchema:
     return TableSchema.from_engine_json(document)
 
 
-def _serve_until_signal(service: ClosableService, address: tuple[str, int]) -> int:
+def _serve_until_signal(
+    service: ClosableService, address: tuple[str, int], access: ServerAccess
+) -> int:
     """Serve until SIGTERM or SIGINT, then end every stream and close the service."""
     from flight_replica.flightsql.server import FlightSqlServer
 
@@ -336,12 +368,26 @@ def _serve_until_signal(service: ClosableService, address: tuple[str, int]) -> i
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as closing:
         closing.callback(service.close)
-        server = FlightSqlServer(service, *address)
+        _check_listen(address)
+        server = FlightSqlServer(service, *address, logins=access.logins, tls=access.tls)
         closing.callback(server.close)
-        print(f"listening on grpc://{address[0]}:{server.port}", flush=True)
+        print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
         while not stop.wait(1.0):  # an untimed wait would not be woken by a signal
             pass
     return 0
+
+
+def _check_listen(address: tuple[str, int]) -> None:
+    """Raise `ConfigError` where the address can't be listened on: the Flight server doesn't say why."""
+    host, port = address
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            tried.bind(place)
+            tried.listen()
+    except OSError as error:
+        raise ConfigError(f"--listen {host}:{port}: {error.strerror or error}") from error
 
 
 # --- clients ----------------------------------------------------------------------------------------
@@ -362,14 +408,16 @@ def _demo_writer(options: argparse.Namespace) -> int:
 def _sql(options: argparse.Namespace) -> int:
     from flight_replica.client import print_rows, query
 
-    print_rows(query(options.uri, options.statement), options.format)
+    access = adbc_options(endpoint(options.uri, options))
+    print_rows(query(options.uri, options.statement, access), options.format)
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
     from flight_replica.client import print_status, query
 
-    print_status(query(options.uri, "SELECT * FROM merutable_status()"))
+    access = adbc_options(endpoint(options.uri, options))
+    print_status(query(options.uri, "SELECT * FROM merutable_status()", access))
     return 0
 
 

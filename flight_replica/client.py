@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TextIO
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -16,21 +16,26 @@ from flight_replica.errors import InvalidStatement, Unavailable
 
 CONNECT_SECONDS = 5.0
 _TIMEOUT = "adbc.flight.sql.rpc.timeout_seconds.connect"
+_SERVER_TEXT = b"x-arrow-status-message-bin"  # Arrow servers send an error's text so, without any wrapping
 _LARGEST_TEXT = 60  # characters of one value in a printed table
 _ROWS_SHOWN = 1000  # of a printed table; csv and json print all
 
 
-def connect(uri: str) -> flightsql.Connection:
-    """A connection in autocommit. Raises `Unavailable` with one line when nobody answers."""
+def connect(uri: str, options: Mapping[str, str] | None = None) -> flightsql.Connection:
+    """A connection in autocommit; `options` of the driver, such as certificates and a token.
+
+    Raises `Unavailable` with one line when nobody answers.
+    """
+    settings = {_TIMEOUT: str(CONNECT_SECONDS), **(options or {})}
     try:
-        return flightsql.connect(uri, db_kwargs={_TIMEOUT: str(CONNECT_SECONDS)}, autocommit=True)
+        return flightsql.connect(uri, db_kwargs=settings, autocommit=True)
     except adbc_driver_manager.Error as error:
         raise Unavailable(f"{uri}: {one_line(error)}") from error
 
 
-def query(uri: str, statement: str) -> pa.Table:
+def query(uri: str, statement: str, options: Mapping[str, str] | None = None) -> pa.Table:
     """The rows of one statement. Raises `Unavailable`, `InvalidStatement` with the server's text."""
-    with connect(uri) as connection, connection.cursor() as cursor:
+    with connect(uri, options) as connection, connection.cursor() as cursor:
         try:
             cursor.execute(statement)
             return cursor.fetch_arrow_table()
@@ -41,9 +46,11 @@ def query(uri: str, statement: str) -> pa.Table:
 
 
 def one_line(error: Exception) -> str:
-    """A driver's error without its own wrapping: the server's text."""
-    text = str(error).partition("\\n")[0]
-    return text.partition("; ")[0] if "; ExecuteQuery" in text or "; Prepare" in text else text
+    """The server's own text where the error carries it, else the driver's; its first line."""
+    details = getattr(error, "details", None) or []
+    said = [value for name, value in details if name == _SERVER_TEXT]
+    text = said[0].decode("utf-8", "replace") if said else str(error)
+    return text.partition("\n")[0].strip()
 
 
 def position_of(table: pa.Table) -> list[dict[str, object]]:

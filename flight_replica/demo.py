@@ -94,8 +94,8 @@ class _Demo:
         timer.start()
         line = process.stdout.readline()
         timer.cancel()
-        if not line.startswith("listening on "):
-            raise Unavailable(f"{arguments[0]} didn't start within {START_SECONDS} s")
+        if not line.startswith("listening on "):  # its end; what it had to say stands on stderr
+            raise Unavailable(f"the {arguments[0]} process ended before it listened")
         return line.removeprefix("listening on ").strip()
 
     def _start(self, *arguments: str) -> subprocess.Popen[str]:

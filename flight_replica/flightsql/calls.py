@@ -10,71 +10,155 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from pyarrow import flight
 
-from flight_replica.errors import ReplicaError, TimedOut, Unavailable
+from flight_replica.errors import Busy, Cancelled, InvalidStatement, ReplicaError, TimedOut, Unavailable
+from flight_replica.flightsql.auth import Login, Logins
+from flight_replica.flightsql.options import OptionValue, ReadOptions, read_options
+from flight_replica.flightsql.sessions import Session, Sessions
+from flight_replica.flightsql.status import as_flight_error
+
+if TYPE_CHECKING:
+    from flight_replica.flightsql.transactions import Transaction
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 TICK_SECONDS = 0.02  # a vanished client is noticed after about this
 HOUSEKEEPING_SECONDS = 0.5
 MIDDLEWARE = "calls"  # the name under which `Call` is found in a context
 
-# ADBC wants a token in the reply to its handshake; nothing looks at it.
-_NO_TOKEN = "Bearer none"
-
 
 class Call(flight.ServerMiddleware):  # type: ignore[misc]
-    """One RPC: its headers, and how another thread ends its work. Lives as long as the RPC."""
+    """One RPC: its headers, user and session, and how another thread ends its work. Lives as long as it."""
 
-    def __init__(self, calls: Calls, info: flight.CallInfo, headers: Mapping[str, Sequence[str]]) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        login: Login,
+        session: Session,
+        headers: Mapping[str, Sequence[str]],
+        reply_headers: Mapping[str, str],
+    ) -> None:
         self._calls = calls
-        self._is_handshake = info.method == flight.FlightMethod.HANDSHAKE
+        self.user = login.user
+        self.is_still_allowed = login.is_good
+        self.session = session
+        self.transaction: Transaction | None = None  # the one that its statement is part of
+        self.peer = ""  # the connection's other end, once the handler has seen it
         self._headers = headers
+        self._reply_headers = dict(reply_headers)
         self._lock = threading.Lock()
         self._interrupts: list[Callable[[], None]] = []
         self._reason: ReplicaError | None = None  # why the work has to end; None: it may go on
         self._deadline: float | None = None  # monotonic seconds
-        self._seconds_max = 0.0
+        self._limit = ""  # the deadline's name and value
+        self._offered_at: float | None = None  # monotonic seconds; None: no batch waits to be taken
+        self._stalled_seconds_max = 0.0
+        self._completed = threading.Event()
+        self._on_completed: list[Callable[[], None]] = []
 
     def header(self, name: str) -> str | None:
         """The last value of a call header, None without one."""
         values = self._headers.get(name, ())
         return str(values[-1]) if values else None
 
+    @property
+    def origin(self) -> str:
+        """The same in all calls of one client: its session, or its connection where it shows none."""
+        return self.session.id if self.session.is_kept else self.peer
+
+    @property
+    def options(self) -> ReadOptions:
+        """What the session and this call's headers ask of a read. Raises `InvalidStatement`,
+        `SessionExpired`."""
+        return read_options(self.session.options(), lambda name: self._headers.get(name, ()))
+
+    def change_session(self, values: Mapping[str, OptionValue | None]) -> None:
+        """Set options for the client's later calls, or unset them by None.
+
+        Raises `InvalidStatement` for a client that no later call can be known to come from.
+        """
+        if not values:
+            return
+        if not self.session.is_kept:
+            raise InvalidStatement(
+                "SET lasts for a session, and this client has shown neither cookie nor bearer token: keep "
+                "cookies (adbc.flight.sql.rpc.with_cookie_middleware=true), log in, or give call headers "
+                "(merutable-…)"
+            )
+        self._calls.sessions.change(self.session, values)
+
     def watch(self, context: flight.ServerCallContext) -> None:
         """From now on the work of this call ends when its client goes, or a limit set on it passes."""
         self._calls.add(self, context)
 
-    def limit_to(self, statement_seconds: float) -> None:
-        """End the work after so long, counted from now."""
-        self._seconds_max = statement_seconds
-        self._deadline = time.monotonic() + statement_seconds
+    def limit_to(self, statement_seconds: float, planned_timeout_ms: float | None = None) -> None:
+        """End the work after so long, counted from now, or sooner where the client asks for that.
+
+        `planned_timeout_ms`: what the call that planned the statement asked for.
+        """
+        timeout_ms = self.options.statement_timeout_ms or planned_timeout_ms
+        self._limit, seconds = f"statement_seconds, {statement_seconds:g} s", statement_seconds
+        if timeout_ms is not None and timeout_ms / 1000 < statement_seconds:
+            self._limit, seconds = f"statement_timeout_ms, {timeout_ms:g} ms", timeout_ms / 1000
+        self._deadline = time.monotonic() + seconds
+
+    def offered(self, items: Generator[T], stalled_seconds_max: float) -> Iterator[T]:
+        """The same items; the work ends where the client takes none of them for so long."""
+        self._stalled_seconds_max = stalled_seconds_max
+        try:
+            for item in items:
+                self._offered_at = time.monotonic()
+                yield item
+                self._offered_at = None
+        finally:
+            self._offered_at = None
+            items.close()
 
     def overdue(self, now: float) -> TimedOut | None:
         """What to end the work with at `now`, None while there is time."""
-        if self._deadline is None or now < self._deadline:
-            return None
-        return TimedOut(f"the statement took longer than statement_seconds, {self._seconds_max:g} s")
+        if self._deadline is not None and now >= self._deadline:
+            return TimedOut(f"the statement took longer than {self._limit}")
+        offered_at = self._offered_at
+        if offered_at is not None and now - offered_at >= self._stalled_seconds_max:
+            return Stalled(f"no batch was taken for stalled_seconds, {self._stalled_seconds_max:g} s")
+        return None
 
     def on_end(self, interrupt: Callable[[], None]) -> None:
         """Call `interrupt` to end the work, again and again until the call is over; from another thread."""
         with self._lock:
             self._interrupts.append(interrupt)
 
-    def end(self, reason: ReplicaError) -> None:
-        """Make the work end with `reason`; the first one counts."""
+    def end(self, reason: ReplicaError) -> bool:
+        """Make the work end with `reason`; the first one counts. Whether this is the first."""
         with self._lock:
+            is_first = self._reason is None
             self._reason = self._reason or reason
             interrupts = list(self._interrupts)
         for interrupt in interrupts:
             interrupt()
+        return is_first
+
+    @property
+    def reason(self) -> ReplicaError | None:
+        """Why the work has to end; None: it may go on."""
+        return self._reason
 
     @property
     def is_ended(self) -> bool:
         return self._reason is not None
+
+    def on_completed(self, callback: Callable[[], None]) -> None:
+        """Call `callback` once the RPC is over, however it ended."""
+        self._on_completed.append(callback)
+
+    def wait_completed(self, seconds: float) -> bool:
+        """Whether the RPC is over, after waiting for that up to so long."""
+        return self._completed.wait(seconds)
 
     def check(self) -> None:
         """Raise the reason to end, if there is one."""
@@ -84,17 +168,28 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
     # --- called by pyarrow ------------------------------------------------------------------------
 
     def sending_headers(self) -> dict[str, str]:
-        return {"authorization": _NO_TOKEN} if self._is_handshake else {}
+        return self._reply_headers
 
     def call_completed(self, exception: Exception | None) -> None:
         self._calls.forget(self)
+        try:
+            for callback in self._on_completed:
+                callback()
+        finally:
+            self._completed.set()
+
+
+class Stalled(TimedOut):
+    """The client holds its stream open and takes nothing."""
 
 
 class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
     """All watched calls of one server. Owns the watcher thread, from creation to `close`."""
 
-    def __init__(self, housekeeping: Callable[[], None]) -> None:
+    def __init__(self, sessions: Sessions, housekeeping: Callable[[], None], logins: Logins) -> None:
         """`housekeeping` is called every half second, on the watcher thread."""
+        self.sessions = sessions
+        self._logins = logins
         self._housekeeping = housekeeping
         self._changed = threading.Condition()
         self._contexts: dict[Call, flight.ServerCallContext] = {}  # calls that haven't completed
@@ -104,7 +199,26 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         self._thread.start()
 
     def start_call(self, info: flight.CallInfo, headers: Mapping[str, Sequence[str]]) -> Call:
-        return Call(self, info, headers)
+        is_handshake = info.method == flight.FlightMethod.HANDSHAKE
+        try:
+            login = self._logins.login(headers, is_handshake)
+            session = self._session(login, headers, is_handshake)
+        except Exception as error:
+            raise as_flight_error(error, "login") from None
+        reply = {} if login.reply is None else {"authorization": login.reply}
+        if session.needs_cookie:
+            reply["set-cookie"] = self.sessions.cookie(session)
+        return Call(self, login, session, headers, reply)
+
+    def _session(self, login: Login, headers: Mapping[str, Sequence[str]], is_handshake: bool) -> Session:
+        if is_handshake and login.id is not None:
+            return self.sessions.of_token(login.id, login.user.name)
+        return self.sessions.find(headers, login.user.name, login.id)
+
+    @property
+    def count(self) -> int:
+        """Watched calls under way."""
+        return len(self._contexts)
 
     def add(self, call: Call, context: flight.ServerCallContext) -> None:
         with self._changed:
@@ -132,10 +246,20 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         housekeeping_at = 0.0
         while self._wait():
             for call, reason in self._due():
-                call.end(reason)
+                if call.end(reason) and isinstance(reason, Stalled):
+                    logger.warning("client stopped reading, its statement was ended: %s", reason)
             if time.monotonic() >= housekeeping_at:
                 self._housekeeping()
+                self._end_disallowed()
                 housekeeping_at = time.monotonic() + HOUSEKEEPING_SECONDS
+
+    def _end_disallowed(self) -> None:
+        """End the calls of users who are gone, or have other rights or another password now."""
+        with self._changed:
+            calls = list(self._contexts)
+        for call in calls:
+            if not call.is_still_allowed():
+                call.end(Unavailable(f"user {call.user.name!r} was changed; try again"))
 
     def _wait(self) -> bool:
         """Wait for the next look: soon where calls are under way. False at the end."""
@@ -155,8 +279,8 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         if self._is_closing:
             return Unavailable("the server is shutting down")
         if context.is_cancelled():
-            return TimedOut("the client has gone")
-        return call.overdue(now)
+            return Cancelled("the client has gone")
+        return call.reason or call.overdue(now)
 
 
 class Slots:
@@ -168,16 +292,24 @@ class Slots:
         self._limit = limit
         self._wait_seconds = wait_seconds
         self._free = threading.Semaphore(limit)
+        self._lock = threading.Lock()
+        self._in_use = 0
+
+    @property
+    def in_use(self) -> int:
+        return self._in_use
 
     def take(self, call: Call) -> None:
-        """Wait for a free place. Raises `Unavailable` when the wait is over, or the call's reason to end."""
+        """Wait for a free place. Raises `Busy` when the wait is over, or the call's reason to end."""
         deadline = time.monotonic() + self._wait_seconds
         while not self._free.acquire(timeout=min(TICK_SECONDS, max(deadline - time.monotonic(), 0.0))):
             call.check()
             if time.monotonic() >= deadline:
-                raise Unavailable(
-                    f"{self._what}: all {self._limit} are in use, waited {self._wait_seconds:g} s"
-                )
+                raise Busy(f"{self._what}: all {self._limit} are in use, waited {self._wait_seconds:g} s")
+        with self._lock:
+            self._in_use += 1
 
     def give_back(self) -> None:
+        with self._lock:
+            self._in_use -= 1
         self._free.release()

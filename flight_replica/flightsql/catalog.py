@@ -1,31 +1,32 @@
 """The catalog commands: catalogs, schemas, tables, table types and keys, as Flight SQL wants them.
 
-There are no catalogs, one schema `main`, and the served tables in it. Clients compare the schemas of
-these replies exactly. Patterns ignore case, as names do here; `\\` escapes.
+There is one catalog with one schema, and the served tables in it; SQL takes the same names in front of a
+table. Clients compare the schemas of these replies exactly. Patterns ignore case, as names do here; `\\`
+escapes. Asking for a catalog or schema "" is asking for what is in none: nothing.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 from google.protobuf.message import Message
 
 from flight_replica._pb import flight_sql_pb2 as pb
-from flight_replica.arrow_types import type_name
-from flight_replica.flightsql import sql_info
+from flight_replica.flightsql import sql_info, xdbc
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.service import Service
 from flight_replica.flightsql.status import Unimplemented
 from flight_replica.schema import TableSchema
+from flight_replica.sql.names import CATALOG, DB_SCHEMA
+from flight_replica.sql.statement import fold
 
-DB_SCHEMA = "main"
 TABLE_TYPE = "TABLE"
 
-_TABLE_TYPES = ("BASE TABLE", TABLE_TYPE)  # some tools ask for the former
-_META = b"ARROW:FLIGHT:SQL:"
+_TABLE_TYPES = ("SYSTEM TABLE", TABLE_TYPE, "VIEW")  # there are tables alone; in the order of a reply
+_BASE_TABLE = "BASE TABLE"  # what some tools call a table when they ask
 
 
 def _schema(text: str) -> pa.Schema:
@@ -68,23 +69,29 @@ def schema_of(command: Message) -> pa.Schema:
             return _PRIMARY_KEYS
         case pb.CommandGetImportedKeys() | pb.CommandGetExportedKeys() | pb.CommandGetCrossReference():
             return _FOREIGN_KEYS
+        case pb.CommandGetXdbcTypeInfo():
+            return xdbc.SCHEMA
         case pb.CommandGetSqlInfo():
             return sql_info.SCHEMA
     raise Unimplemented(f"{command.DESCRIPTOR.name} isn't served here")
 
 
-def reply(command: Message, service: Service, limits: ServerLimits) -> pa.Table:
-    """The rows of the reply, in one batch: ADBC reads only the first."""
+def reply(command: Message, service: Service, limits: ServerLimits, actions: Collection[str]) -> pa.Table:
+    """The rows of the reply, in one batch: ADBC reads only the first. `actions`: those that are served."""
     rows: list[dict[str, object]] = []
     match command:
         case pb.CommandGetSqlInfo():
-            return sql_info.reply(sql_info.sql_info(service, limits), list(command.info))
+            return sql_info.reply(sql_info.sql_info(service, limits, actions), list(command.info))
+        case pb.CommandGetXdbcTypeInfo():
+            return xdbc.reply(command.data_type if command.HasField("data_type") else None)
+        case pb.CommandGetCatalogs():
+            rows = [{"catalog_name": CATALOG}]
         case pb.CommandGetTableTypes():
             rows = [{"table_type": kind} for kind in _TABLE_TYPES]
         case pb.CommandGetDbSchemas():
             rows = _db_schemas(command)
         case pb.CommandGetTables():
-            rows = [_table_row(table, command.include_schema) for table in _tables(command, service)]
+            rows = [_table_row(table, service, command.include_schema) for table in _tables(command, service)]
         case pb.CommandGetPrimaryKeys():
             rows = _primary_keys(command, service)
     return pa.Table.from_pylist(rows, schema_of(command)).combine_chunks()
@@ -101,26 +108,26 @@ def _known(service: Service) -> list[_Table]:
     return [_Table(entry.name, entry.schema) for entry in service.tables() if entry.schema is not None]
 
 
-def _has_no_catalog(command: Message) -> bool:
-    """Whether the command asks for all catalogs, or for what is in none: here the same."""
-    return not command.HasField("catalog") or command.catalog == ""
+def _is_our_catalog(command: Message) -> bool:
+    """Whether the command asks for all catalogs, or for the one there is."""
+    return not command.HasField("catalog") or fold(command.catalog) == CATALOG
 
 
 def _db_schemas(command: Message) -> list[dict[str, object]]:
-    is_asked = _has_no_catalog(command) and _matches(command, "db_schema_filter_pattern", DB_SCHEMA)
-    return [{"db_schema_name": DB_SCHEMA}] if is_asked else []
+    is_asked = _is_our_catalog(command) and _matches(command, "db_schema_filter_pattern", DB_SCHEMA)
+    return [{"catalog_name": CATALOG, "db_schema_name": DB_SCHEMA}] if is_asked else []
 
 
 def _tables(command: Message, service: Service) -> list[_Table]:
-    kinds = list(command.table_types)
-    if kinds and not set(kinds) & set(_TABLE_TYPES):
+    kinds = set(command.table_types)
+    if kinds and not kinds & {TABLE_TYPE, _BASE_TABLE}:
         return []
-    if not _has_no_catalog(command) or not _matches(command, "db_schema_filter_pattern", DB_SCHEMA):
+    if not _is_our_catalog(command) or not _matches(command, "db_schema_filter_pattern", DB_SCHEMA):
         return []
     found = [e for e in _known(service) if _matches(command, "table_name_filter_pattern", e.name)]
     # `_` in a plain name is a wildcard too: whoever reads one row should get the table of this very name.
     exact = re.sub(r"\\(.)", r"\1", command.table_name_filter_pattern)
-    return sorted(found, key=lambda entry: (entry.name != exact, entry.name))
+    return sorted(found, key=lambda entry: (entry.name != exact, fold(entry.name) != fold(exact), entry.name))
 
 
 def _matches(command: Message, field: str, name: str) -> bool:
@@ -147,50 +154,48 @@ def pattern(text: str) -> re.Pattern[str]:
     return re.compile("".join(parts), re.IGNORECASE | re.DOTALL)
 
 
-def _table_row(table: _Table, with_schema: bool) -> dict[str, object]:
+def _table_row(table: _Table, service: Service, with_schema: bool) -> dict[str, object]:
     row: dict[str, object] = {
+        "catalog_name": CATALOG,
         "db_schema_name": DB_SCHEMA,
         "table_name": table.name,
         "table_type": TABLE_TYPE,
     }
     if with_schema:
-        row["table_schema"] = _described(table).serialize().to_pybytes()
+        schema = xdbc.described(
+            table.name,
+            table.schema.columns,
+            table.schema.primary_key,
+            is_read_only=service.read_only_reason is not None,
+        )
+        row["table_schema"] = schema.serialize().to_pybytes()
     return row
 
 
-def _described(table: _Table) -> pa.Schema:
-    """The table's Arrow schema with what Flight SQL says about columns in field metadata."""
-    fields = []
-    for field in table.schema.arrow_schema:
-        described = {
-            _META + b"SCHEMA_NAME": DB_SCHEMA,
-            _META + b"DB_SCHEMA_NAME": DB_SCHEMA,  # as the protocol's text calls it
-            _META + b"TABLE_NAME": table.name,
-            _META + b"TYPE_NAME": type_name(field.type),
-        }
-        fields.append(field.with_metadata(described))
-    return pa.schema(fields)
-
-
 def _primary_keys(command: Message, service: Service) -> list[dict[str, object]]:
-    if not _has_no_catalog(command):
+    if not _is_our_catalog(command):
         return []
-    if command.HasField("db_schema") and command.db_schema.lower() != DB_SCHEMA:
+    if command.HasField("db_schema") and fold(command.db_schema) != DB_SCHEMA:
         return []
-    entries = _named(_known(service), command.table)
     return [
         {
+            "catalog_name": CATALOG,
             "db_schema_name": DB_SCHEMA,
             "table_name": entry.name,
             "column_name": column,
             "key_sequence": number,
-            "key_name": f"{entry.name}_pkey",
+            "key_name": key_name(entry.name),
         }
-        for entry in entries
+        for entry in _named(_known(service), command.table)
         for number, column in enumerate(entry.schema.primary_key, 1)
     ]
 
 
+def key_name(table: str) -> str:
+    """What a table's primary key is called."""
+    return f"{table}_pkey"
+
+
 def _named(entries: Sequence[_Table], name: str) -> list[_Table]:
     exact = [entry for entry in entries if entry.name == name]
-    return exact or [entry for entry in entries if entry.name.casefold() == name.casefold()]
+    return exact or [entry for entry in entries if fold(entry.name) == fold(name)]

@@ -11,11 +11,13 @@ import pyarrow as pa
 
 from flight_replica.digest import digest
 from flight_replica.errors import InvalidStatement, TableNotFound, Unavailable
-from flight_replica.flightsql import feeds
+from flight_replica.flightsql import feeds, information_schema
+from flight_replica.flightsql.options import MS_MAX
 from flight_replica.flightsql.service import Service, TableEntry
 from flight_replica.log.feed import TableFeed
 from flight_replica.log.source import FeedMark
 from flight_replica.schema import TableSchema
+from flight_replica.sql.calls import INFORMATION_PREFIX
 from flight_replica.sql.database import quote
 from flight_replica.sql.sandbox import TableFunction
 from flight_replica.sql.statement import fold
@@ -23,6 +25,7 @@ from flight_replica.sql.view import View, read_batches
 
 CHANGES = "merutable_changes"
 DIGEST = "merutable_digest"
+WAIT = "merutable_wait"
 
 Data: TypeAlias = pa.Table | pa.RecordBatchReader
 
@@ -66,6 +69,7 @@ _DIGEST = pa.schema(
         "digest": pa.uint64(),
     }
 )
+_WAIT = pa.schema({"table_name": pa.string(), "visible_seq": pa.uint64(), "waited_ms": pa.float64()})
 _FEED_COLUMNS = 3  # seq, op and pk_bytes stand before a table's columns
 
 
@@ -84,6 +88,15 @@ class Changes:
     table: str
     since: int
     is_follow: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """The arguments of `merutable_wait`."""
+
+    table: str  # as spelled
+    seq: int
+    timeout_ms: float | None  # None: the call's wait_timeout_ms
 
 
 def served_name(service: Service, name: str) -> str | None:
@@ -111,15 +124,17 @@ def relation(call: TableFunction, service: Service, lineage: UUID | None) -> Rel
     """
     match call.name:
         case "merutable_tables":
-            return _ready(call, _TABLES, [_tables_row(entry) for entry in service.tables()])
+            return _bare(call, _TABLES, [_tables_row(entry) for entry in service.tables()])
         case "merutable_status":
-            return _ready(call, _STATUS, [_status_row(entry) for entry in service.tables()])
+            return _bare(call, _STATUS, [_status_row(entry) for entry in service.tables()])
         case "merutable_clock":
-            return _ready(call, _CLOCK, [{"now": service.clock_us()}])
+            return _bare(call, _CLOCK, [{"now": service.clock_us()}])
         case "merutable_digest":
             return _digest_relation(call, service)
         case "merutable_changes":
             return _changes_relation(call, service, lineage)
+    if call.name.startswith(INFORMATION_PREFIX):
+        return _information_relation(call.known_as, service)
     raise InvalidStatement(f"{call.name}() isn't served here")
 
 
@@ -130,6 +145,22 @@ def changes_of(call: TableFunction) -> Changes:
     if not isinstance(is_follow, bool):
         raise InvalidStatement(f"{call.name}(): follow is true or false")
     return Changes(_text(call, 0, "a table's name"), _seq(call, 1), is_follow)
+
+
+def wait_of(call: TableFunction) -> Wait:
+    """The arguments of a `merutable_wait` call. Raises `InvalidStatement`."""
+    _check_arguments(call, 2, 3)
+    timeout = call.arguments[2] if len(call.arguments) > 2 else None
+    is_number = isinstance(timeout, int) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and 0 <= timeout <= MS_MAX):  # type: ignore[operator]
+        raise InvalidStatement(f"{call.name}(): argument 3 is whole milliseconds, from 0 to {MS_MAX:.0f}")
+    return Wait(_text(call, 0, "a table's name"), _seq(call, 1), timeout if is_number else None)  # type: ignore[arg-type]
+
+
+def wait_relation(table: str, visible_seq: int, waited_ms: float) -> Relation:
+    """The row of a `merutable_wait` that is over."""
+    row = {"table_name": table, "visible_seq": visible_seq, "waited_ms": waited_ms}
+    return _ready(_WAIT, [row])
 
 
 # --- arguments ----------------------------------------------------------------------------------------
@@ -173,10 +204,20 @@ def _key(call: TableFunction, index: int) -> bytes | None:
 # --- what is known at once ----------------------------------------------------------------------------
 
 
-def _ready(call: TableFunction, schema: pa.Schema, rows: list[dict[str, object]]) -> Relation:
+def _bare(call: TableFunction, schema: pa.Schema, rows: list[dict[str, object]]) -> Relation:
     _check_arguments(call, 0, 0)
+    return _ready(schema, rows)
+
+
+def _ready(schema: pa.Schema, rows: list[dict[str, object]]) -> Relation:
     table = pa.Table.from_pylist(rows, schema)
     return Relation(schema, lambda view: table)
+
+
+def _information_relation(name: str, service: Service) -> Relation:
+    is_read_only = service.read_only_reason is not None
+    table = information_schema.table(name, service.tables(), is_read_only=is_read_only)
+    return Relation(table.schema, lambda view: table)
 
 
 def _tables_row(entry: TableEntry) -> dict[str, object]:

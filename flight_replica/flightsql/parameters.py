@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 from pyarrow import flight
 
 from flight_replica.errors import InvalidStatement, LimitExceeded, TimedOut
+from flight_replica.sql.bound import bound_values
 from flight_replica.sql.view import Parameters
 
 NO_PARAMETERS = pa.table({})
@@ -28,37 +29,46 @@ def read_bound(reader: flight.MetadataRecordBatchReader, bytes_max: int) -> pa.T
         raise InvalidStatement(f"the bound parameters can't be read: {error}") from error
 
 
-def row_of(bound: pa.Table, count: int, names: tuple[str, ...]) -> Parameters:
-    """The one row of parameters a query takes, by position; by name for `$name` parameters.
+def in_order(bound: pa.Table, keys: Sequence[str], *, is_named: bool) -> pa.Table:
+    """The bound columns in the order of the parameters, called by their keys.
 
-    Raises `InvalidStatement` for another number of rows or columns.
+    They are taken by position; by name where the parameters have names and the columns have just those.
+    Raises `InvalidStatement` for another number of them.
     """
-    if bound.num_columns != count:
-        raise InvalidStatement(f"the statement takes {count} parameters, {bound.num_columns} were bound")
-    if count == 0:
-        return ()
-    if bound.num_rows != 1:
-        raise InvalidStatement(f"a query takes one row of parameters, {bound.num_rows} were bound")
-    values = [_value(column) for column in bound.columns]
-    if not names:
-        return values
-    by_name = dict(zip(bound.column_names, values, strict=True))
-    if set(by_name) == set(names):
-        return by_name
-    return dict(zip(names, values, strict=True))
+    if bound.num_columns != len(keys):
+        raise InvalidStatement(f"the statement takes {len(keys)} parameters, {bound.num_columns} were bound")
+    if is_named and set(bound.column_names) == set(keys):
+        return bound.select(list(keys))
+    return bound.rename_columns(list(keys))
 
 
-def _value(column: pa.ChunkedArray) -> object:
-    try:
-        value: object = column[0].as_py()
-    except (ValueError, pa.ArrowException) as error:
-        raise InvalidStatement(f"a parameter of type {column.type} can't be bound: {error}") from error
-    return value
+def rows_of(
+    bound: pa.Table, keys: Sequence[str], types: Sequence[str | None], *, is_named: bool
+) -> list[Parameters]:
+    """The rows of parameters a query runs with, one after another; dicts where they have names.
+
+    `types`: as DuckDB has them, see `bound_values`; may be empty. Raises as `in_order` does.
+    """
+    bound = in_order(bound, keys, is_named=is_named)
+    if not keys:
+        return [()]
+    targets = types or [None] * len(keys)
+    columns = [bound_values(column, target) for column, target in zip(bound.columns, targets, strict=True)]
+    rows = [list(row) for row in zip(*columns, strict=True)]
+    return [dict(zip(keys, row, strict=True)) for row in rows] if is_named else list[Parameters](rows)
 
 
-def unknown_values(count: int, names: tuple[str, ...]) -> Parameters:
-    """Nulls in the place of parameters that aren't bound yet, to plan with."""
-    return dict.fromkeys(names) if names else [None] * count
+def example_of(rows: Sequence[Parameters], keys: Sequence[str], *, is_named: bool) -> Parameters:
+    """One row to plan with: of each parameter the first value that isn't null, null where all are."""
+    values = [
+        next((value for row in rows if (value := _value(row, key, index)) is not None), None)
+        for index, key in enumerate(keys)
+    ]
+    return dict(zip(keys, values, strict=True)) if is_named else values
+
+
+def _value(row: Parameters, key: str, index: int) -> object:
+    return row[key] if isinstance(row, Mapping) else row[index]
 
 
 def whole_stream(

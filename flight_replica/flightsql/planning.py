@@ -2,38 +2,56 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 import pyarrow as pa
 
-from flight_replica.errors import InvalidStatement, ReadOnly, ReplicaError
-from flight_replica.flightsql import feeds
+from flight_replica.errors import InvalidStatement, ReadOnly, ReplicaError, TableNotFound
+from flight_replica.flightsql import explained, feeds
 from flight_replica.flightsql.calls import Call, Slots
 from flight_replica.flightsql.functions import (
     CHANGES,
+    WAIT,
     Relation,
     changes_of,
     digest_table,
     feed_of,
     relation,
     served_name,
+    wait_of,
+    wait_relation,
 )
 from flight_replica.flightsql.limits import ServerLimits
-from flight_replica.flightsql.parameters import NO_PARAMETERS, row_of, unknown_values
-from flight_replica.flightsql.plans import BoundedChangesPlan, FollowPlan, Plan, QueryPlan, WrittenPlan
+from flight_replica.flightsql.options import ReadOptions
+from flight_replica.flightsql.parameter_types import Types, announced, types_of_query, types_of_write
+from flight_replica.flightsql.parameters import NO_PARAMETERS, example_of, in_order, rows_of
+from flight_replica.flightsql.pins import Pins
+from flight_replica.flightsql.plans import (
+    BoundedChangesPlan,
+    FollowPlan,
+    Plan,
+    QueryPlan,
+    SessionPlan,
+    WrittenPlan,
+)
+from flight_replica.flightsql.reads import Reads
 from flight_replica.flightsql.service import Service, WriteResult
+from flight_replica.flightsql.session_sql import SessionChange, session_change
 from flight_replica.flightsql.streams import plain_schema
+from flight_replica.flightsql.waits import Waits, demands_of
 from flight_replica.log.wire import LINEAGE_HEADER
+from flight_replica.position import Demand
 from flight_replica.sql.dml import parse_ddl, parse_dml
-from flight_replica.sql.sandbox import Checked, TableFunction, bind_functions, check_select
+from flight_replica.sql.names import plain
+from flight_replica.sql.parameter_types import with_typed_nulls
+from flight_replica.sql.sandbox import EXPLAIN, Checked, TableFunction, bind_functions, check_select
 from flight_replica.sql.statement import kind_of, single
 from flight_replica.sql.view import Parameters, View
-
-_EXPLAIN = ("EXPLAIN ANALYZE ", "EXPLAIN ")  # how a checked EXPLAIN begins
-_EXPLAIN_SCHEMA = pa.schema({"explain_key": pa.string(), "explain_value": pa.string()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +59,15 @@ class Query:
     """A checked statement that reads."""
 
     checked: Checked
+    parameter_types: Types = ()  # as DuckDB has them; only of a prepared one
 
     @property
     def parameter_count(self) -> int:
         return self.checked.parameter_count
+
+    @property
+    def parameter_keys(self) -> tuple[str, ...]:
+        return _keys(self.checked.parameter_count, self.checked.parameter_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +76,22 @@ class Write:
 
     sql: str
     parameter_count: int
+    parameter_names: tuple[str, ...] = ()
+    parameter_types: Types = ()
+    is_ddl: bool = False
+
+    @property
+    def parameter_keys(self) -> tuple[str, ...]:
+        return _keys(self.parameter_count, self.parameter_names)
 
 
-Statement = Query | Write
+Statement = Query | Write | SessionChange
+Rewrite = Callable[[str], str]
+
+
+def _keys(count: int, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What each parameter is called: its name, or its number."""
+    return names or tuple(str(number) for number in range(1, count + 1))
 
 
 class Planner:
@@ -66,10 +102,37 @@ class Planner:
         self._limits = limits
         self._queries = Slots("queries_max", limits.queries_max, limits.query_wait_seconds)
         self._follows = Slots("follows_max", limits.follows_max, 0.0)
+        self._waits = Waits(limits)
+        self._reads = Reads(self._waits, limits)
+
+    @property
+    def queries(self) -> int:
+        """Queries that run or stream now."""
+        return self._queries.in_use
+
+    @property
+    def follows(self) -> int:
+        """Follow streams open now."""
+        return self._follows.in_use
+
+    @property
+    def pins(self) -> Pins:
+        """The moments that statements share."""
+        return self._reads.pins
+
+    def over(self, service: Service) -> Planner:
+        """The same, with the same slots, over another service."""
+        other = copy.copy(self)
+        other._service = service
+        return other
 
     def check(self, sql: str) -> Statement:
         """What the text is. Raises `InvalidStatement`, `NotAllowed`, `TableNotFound`, `LimitExceeded`,
         `ReadOnly` for a write where none are taken."""
+        sql = plain(sql)
+        change = session_change(sql)
+        if change is not None:
+            return change
         try:
             return Query(check_select(sql, self._resolve))
         except ReadOnly as error:
@@ -84,11 +147,35 @@ class Planner:
             raise error
         if kind in ("CREATE", "DROP", "ALTER"):
             parse_ddl(sql)
-            return Write(sql, 0)
-        return Write(sql, parse_dml(sql, self._resolve).parameter_count)
+            return Write(sql, 0, is_ddl=True)
+        dml = parse_dml(sql, self._resolve)
+        return Write(sql, dml.parameter_count, dml.parameter_names)
+
+    def prepare(self, sql: str) -> Statement:
+        """As `check`, with the types of its parameters."""
+        statement = self.check(sql)
+        if isinstance(statement, SessionChange) or not statement.parameter_count:
+            return statement
+        keys = statement.parameter_keys
+        if isinstance(statement, Query):
+            checked = statement.checked
+            own = [self._relation(function, None, None).schema for function in checked.functions]
+            return replace(statement, parameter_types=types_of_query(checked, keys, self._service, own))
+        dml = parse_dml(statement.sql, self._resolve)
+        return replace(statement, parameter_types=types_of_write(dml, keys, self._service))
+
+    def parameter_schema(self, statement: Statement) -> pa.Schema:
+        """What a client is told of a prepared statement's parameters."""
+        return announced(statement.parameter_keys, statement.parameter_types)
 
     def _resolve(self, name: str) -> str | None:
         return served_name(self._service, name)
+
+    def check_served(self, statement: Statement) -> None:
+        """Raises `TableNotFound` where a table that a statement reads is gone since it was checked."""
+        if isinstance(statement, Query):
+            for table in self._tables_read(statement.checked):
+                self._served(table)
 
     def plan(self, statement: Statement, bound: pa.Table, call: Call) -> Plan:
         """The statement with its parameters, ready to run, pinned where it reads. A write is done here.
@@ -98,46 +185,72 @@ class Planner:
         if isinstance(statement, Write):
             # Run now: ADBC returns from execute() after GetFlightInfo, and a cursor closed then never
             # gets as far as DoGet. The ticket stands for the answer alone.
-            return WrittenPlan(self.write(statement, bound))
+            return WrittenPlan(self.write(statement, call, bound))
+        if isinstance(statement, SessionChange):
+            call.change_session(statement.values)
+            return SessionPlan()
         checked = statement.checked
-        parameters = row_of(bound, checked.parameter_count, checked.parameter_names)
+        rows = rows_of(
+            bound, statement.parameter_keys, statement.parameter_types, is_named=bool(checked.parameter_names)
+        )
         lineage = _lineage(call.header(LINEAGE_HEADER))
+        self._await_feeds(checked, call)
         if len(checked.functions) == 1 and checked.functions[0].is_whole_statement:
             (function,) = checked.functions
             if function.name == CHANGES:
                 return self._plan_changes(function, lineage)
-        return self._plan_query(checked, parameters, lineage, call)
+        return self._plan_query(checked, rows, lineage, call)
 
-    def write(self, statement: Write, bound: pa.Table = NO_PARAMETERS) -> WriteResult:
-        """Run a write at once. Raises `InvalidStatement`, `ConstraintViolation`."""
-        self._check_bound(statement, bound)
-        return self._service.write(statement.sql, bound if statement.parameter_count else None)
+    def write(self, statement: Write, call: Call, bound: pa.Table = NO_PARAMETERS) -> WriteResult:
+        """Run a write at once, inside the call's transaction where it has one.
 
-    def _check_bound(self, statement: Write, bound: pa.Table) -> None:
-        if bound.num_columns != statement.parameter_count:
-            raise InvalidStatement(
-                f"the statement takes {statement.parameter_count} parameters, {bound.num_columns} were bound"
-            )
+        Raises `InvalidStatement`, `ConstraintViolation`, `Conflict`.
+        """
+        zone = call.options.time_zone
+        if zone not in (None, "UTC"):
+            # Nobody should have to find out which zone a text without one was taken to be in.
+            raise InvalidStatement(f"time_zone is {zone}, and writes are done at UTC: unset it to write")
+        bound = in_order(bound, statement.parameter_keys, is_named=bool(statement.parameter_names))
+        rows = bound if statement.parameter_count else None
+        if call.transaction is None:
+            return self._service.write(statement.sql, rows)
+        isolation, is_ddl = call.options.isolation, statement.is_ddl
+        return call.transaction.write(self._service, statement.sql, rows, isolation, is_ddl=is_ddl)
 
-    def result_schema(self, statement: Query) -> pa.Schema | None:
+    def result_schema(self, statement: Query | SessionChange) -> pa.Schema | None:
         """The schema the rows will have, None where it depends on parameters that aren't bound yet."""
+        if isinstance(statement, SessionChange):
+            return SessionPlan.schema
         checked = statement.checked
-        try:
-            plan = self._plan_unbound(checked)
-        except ReplicaError:
-            if checked.parameter_count:
-                return None
-            raise
-        plan.close()
-        return plan.schema
+        if not checked.parameter_count:
+            return self._schema(checked)
+        keys, types = statement.parameter_keys, statement.parameter_types or (None,) * checked.parameter_count
+        # With nulls of their types the columns have theirs, with bare ones their names: `$1`, not a cast's.
+        typed = self._schema_or_none(checked, lambda sql: with_typed_nulls(sql, keys, types))
+        bare = self._schema_or_none(checked)
+        if typed is None or bare is None or len(typed) != len(bare):
+            return typed if bare is None else bare
+        fields = [field.with_name(name) for field, name in zip(typed, bare.names, strict=True)]
+        return pa.schema(fields, typed.metadata)
 
-    def _plan_unbound(self, checked: Checked) -> Plan:
+    def _schema_or_none(self, checked: Checked, rewrite: Rewrite | None = None) -> pa.Schema | None:
+        try:
+            return self._schema(checked, rewrite)
+        except ReplicaError:
+            return None
+
+    def _schema(self, checked: Checked, rewrite: Rewrite | None = None) -> pa.Schema:
+        """The schema with nulls for parameters, or as `rewrite` has them."""
+        plan: Plan
         if len(checked.functions) == 1 and checked.functions[0].is_whole_statement:
             (function,) = checked.functions
             if function.name == CHANGES:
-                return self._plan_changes(function, None)
-        parameters = unknown_values(checked.parameter_count, checked.parameter_names)
-        return self._plan_query(checked, parameters, None, None)
+                plan = self._plan_changes(function, None)
+                plan.close()
+                return plan.schema
+        plan = self._plan_query(checked, [], None, None, rewrite)
+        plan.close()
+        return plan.schema
 
     def _plan_changes(self, function: TableFunction, lineage: UUID | None) -> Plan:
         arguments = changes_of(function)
@@ -149,22 +262,81 @@ class Planner:
         return BoundedChangesPlan(feed, schema, mark, self._queries, self._limits)
 
     def _plan_query(
-        self, checked: Checked, parameters: Parameters, lineage: UUID | None, call: Call | None
+        self,
+        checked: Checked,
+        rows: Sequence[Parameters],
+        lineage: UUID | None,
+        call: Call | None,
+        rewrite: Rewrite | None = None,
     ) -> Plan:
+        """Planned with values out of `rows`; or with none, as `rewrite` changes the bound text."""
         relations = [
-            (f"${function.name}_{number}_{secrets.token_hex(4)}", relation(function, self._service, lineage))
+            (f"${function.name}_{number}_{secrets.token_hex(4)}", self._relation(function, lineage, call))
             for number, function in enumerate(checked.functions)
         ]
-        view = self._service.open_view(self._tables_read(checked))
+        view = self._open_view(checked, call)
         try:
+            if checked.positions:
+                view.define_positions(dict(checked.positions))
             if call is not None:
+                if (zone := call.options.time_zone) is not None:
+                    view.set_time_zone(zone)
+                call.limit_to(self._limits.statement_seconds)
                 call.on_end(view.interrupt)
             sql = bind_functions(checked, [name for name, _ in relations])
-            schema = plain_schema(_planned_schema(view, sql, parameters, relations))
-            return QueryPlan(view, sql, parameters, relations, schema, self._queries, self._limits)
+            parameters = _example(checked, rows) if rewrite is None else ()
+            planned = rewrite(sql) if rewrite is not None else sql
+            schema = plain_schema(_planned_schema(view, planned, parameters, relations))
+            return QueryPlan(view, sql, rows, relations, schema, self._queries, self._limits)
         except BaseException:
             view.close()
             raise
+
+    def _open_view(self, checked: Checked, call: Call | None) -> View:
+        """A view that is as fresh as the call demands; to look at a statement (None) any will do."""
+        tables = self._tables_read(checked)
+        if call is None:
+            return self._service.open_view(tables)
+        options = call.options
+        demands = [demand for demand in self._demands(checked, options) if demand.table in tables]
+        as_of = options.as_of_seq.of(tables, self._served, "as_of_seq") if options.as_of_seq else {}
+        return self._reads.open_view(self._service, tables, demands, as_of, call)
+
+    def _served(self, name: str) -> str:
+        served = self._resolve(name)
+        if served is None:
+            raise TableNotFound(f"table '{name}' isn't served here")
+        return served
+
+    def _relation(self, function: TableFunction, lineage: UUID | None, call: Call | None) -> Relation:
+        """The relation of a call; a wait is over then, unless a statement is only looked at (call None)."""
+        if function.name != WAIT:
+            return relation(function, self._service, lineage)
+        wait = wait_of(function)
+        demand = Demand(self._served(wait.table), wait.seq)
+        if call is None:
+            return wait_relation(demand.table, 0, 0.0)
+        timeout_ms = call.options.wait_timeout_ms if wait.timeout_ms is None else wait.timeout_ms
+        began = time.monotonic()
+        positions = self._waits.until_met(self._service, [demand], timeout_ms, call)
+        (at,) = (position for position in positions if position.table == demand.table)
+        return wait_relation(at.table, at.visible_seq, (time.monotonic() - began) * 1000)
+
+    def _await_feeds(self, checked: Checked, call: Call) -> None:
+        """Wait until the feeds that are read are where the call demands; views are opened so."""
+        options, feeds = call.options, self._feeds_read(checked)
+        demands = [demand for demand in self._demands(checked, options) if demand.table in feeds]
+        if demands:
+            self._waits.until_met(self._service, demands, options.wait_timeout_ms, call)
+
+    def _demands(self, checked: Checked, options: ReadOptions) -> list[Demand]:
+        tables = dict.fromkeys([*self._tables_read(checked), *self._feeds_read(checked)])
+        return demands_of(options, list(tables), self._served)
+
+    def _feeds_read(self, checked: Checked) -> list[str]:
+        """The tables whose changes are read, as the server spells them."""
+        changes = [changes_of(function) for function in checked.functions if function.name == CHANGES]
+        return [self._served(found.table) for found in changes if not found.is_follow]
 
     def _tables_read(self, checked: Checked) -> list[str]:
         """The tables to pin, each once, as the server spells them."""
@@ -176,16 +348,21 @@ class Planner:
         return list(names)
 
 
+def _example(checked: Checked, rows: Sequence[Parameters]) -> Parameters:
+    names = checked.parameter_names
+    return example_of(rows, _keys(checked.parameter_count, names), is_named=bool(names))
+
+
 def _planned_schema(
     view: View, sql: str, parameters: Parameters, relations: Sequence[tuple[str, Relation]]
 ) -> pa.Schema:
     for name, found in relations:
         view.bind_data(name, found.schema.empty_table())
-    for prefix in _EXPLAIN:
+    for prefix in EXPLAIN:
         if sql.startswith(prefix):
             # To plan an EXPLAIN is to run it, so what it explains is planned instead.
             view.plan(sql.removeprefix(prefix), parameters)
-            return _EXPLAIN_SCHEMA
+            return explained.SCHEMA
     return view.plan(sql, parameters)
 
 

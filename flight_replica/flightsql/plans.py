@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeAlias
 
 import pyarrow as pa
 
-from flight_replica.errors import ReplicaError
+from flight_replica.errors import LimitExceeded, ReplicaError
 from flight_replica.flightsql import feeds
 from flight_replica.flightsql.calls import Call, Slots
+from flight_replica.flightsql.explained import without_directories
 from flight_replica.flightsql.functions import Relation
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.service import WriteResult
@@ -25,9 +26,11 @@ from flight_replica.log.feed import TableFeed
 from flight_replica.log.source import FeedMark
 from flight_replica.log.wire import encode_positions
 from flight_replica.position import TablePosition
+from flight_replica.sql.sandbox import EXPLAIN
 from flight_replica.sql.view import Parameters, View, duckdb_errors
 
 POSITION_KEY = b"merutable.position"
+SESSION_SCHEMA = pa.schema({"Success": pa.bool_()})
 WRITE_SCHEMA = pa.schema({"rows_affected": pa.int64(), "seq": pa.uint64()})
 
 Item: TypeAlias = pa.RecordBatch | tuple[pa.RecordBatch, bytes]  # a batch, or one with its app_metadata
@@ -44,7 +47,14 @@ class Plan(Protocol):
         """Of the FlightInfo."""
         ...
 
-    def batches(self, call: Call) -> Iterator[Item]:
+    timeout_ms: float | None  # what the call that planned it asked for; None: nothing
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it is known that nothing runs and nothing is held any more."""
+        ...
+
+    def batches(self, call: Call) -> Generator[Item]:
         """The rows; once. `call` is the DoGet, through which another thread ends it."""
         ...
 
@@ -70,6 +80,16 @@ def with_position(
     return schema.with_metadata({**(schema.metadata or {}), POSITION_KEY: text.encode()})
 
 
+class _PinsNothing:
+    """The part of a plan that holds nothing between its calls."""
+
+    timeout_ms: float | None = None
+    is_over = False
+
+    def close(self) -> None:
+        """It holds nothing."""
+
+
 class QueryPlan:
     """A SELECT over a pinned view. Owns the view."""
 
@@ -77,16 +97,19 @@ class QueryPlan:
         self,
         view: View,
         sql: str,
-        parameters: Parameters,
+        rows: Sequence[Parameters],
         relations: Sequence[tuple[str, Relation]],
         schema: pa.Schema,
         slots: Slots,
         limits: ServerLimits,
     ) -> None:
-        """`schema` as `plain_schema` made it; `relations` stand in `sql` under the names beside them."""
+        """Run once for each of `rows`, the parameters of a run; `schema` as `plain_schema` made it.
+
+        `relations` stand in `sql` under the names beside them.
+        """
         self._view = view
         self._sql = sql
-        self._parameters = parameters
+        self._rows = rows
         self._relations = relations
         self.schema = with_position(schema, view.positions)
         self.app_metadata = encode_positions(view.positions)
@@ -95,36 +118,59 @@ class QueryPlan:
         self._pulling = threading.Lock()  # held while the session works, not while the client takes a batch
         self._reader: pa.RecordBatchReader | None = None
         self._failure: ReplicaError | None = None  # of a relation that was being read
+        self.timeout_ms: float | None = None
+        self._has_slot = False
+        self._is_over = False
+        self._bytes = 0  # of the rows so far
 
-    def batches(self, call: Call) -> Iterator[pa.RecordBatch]:
-        call.limit_to(self._limits.statement_seconds)
+    @property
+    def is_over(self) -> bool:
+        return self._is_over
+
+    def batches(self, call: Call) -> Generator[pa.RecordBatch]:
+        call.limit_to(self._limits.statement_seconds, self.timeout_ms)
         call.on_end(self._interrupt)
         try:
             self._slots.take(call)
-            try:
-                yield from self._run(call)
-            finally:
-                self._slots.give_back()
+            self._has_slot = True
+            yield from self._run(call)
         finally:
             self.close()
 
     def _run(self, call: Call) -> Iterator[pa.RecordBatch]:
-        with self._session_work(call):
-            self._open()
+        for parameters in self._rows:
+            with self._session_work(call):
+                self._open(parameters)
+            yield from self._opened(call)
+
+    def _opened(self, call: Call) -> Iterator[pa.RecordBatch]:
         while True:
             with self._session_work(call):
                 batch = self._next()
             if batch is None:
                 return
-            yield from cut(fitted(batch, self.schema), self._limits.batch_bytes_max)
+            self._count(batch)
+            yield from cut(self._sent(batch), self._limits.batch_bytes_max)
 
-    def _open(self) -> None:
+    def _count(self, batch: pa.RecordBatch) -> None:
+        self._bytes += batch.nbytes
+        if self._bytes > self._limits.result_bytes_max:
+            raise LimitExceeded(
+                f"the result has {self._bytes} bytes or more, result_bytes_max is "
+                f"{self._limits.result_bytes_max} bytes; ask for less at once"
+            )
+
+    def _sent(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        found = fitted(batch, self.schema)
+        return without_directories(found) if self._sql.startswith(EXPLAIN) else found
+
+    def _open(self, parameters: Parameters) -> None:
         for name, relation in self._relations:
             data = relation.open(self._view)
             if isinstance(data, pa.RecordBatchReader):
                 data = pa.RecordBatchReader.from_batches(data.schema, self._kept(data))
             self._view.bind_data(name, data)
-        self._reader = self._view.execute(self._sql, self._parameters, batch_rows(self.schema))
+        self._reader = self._view.execute(self._sql, parameters, batch_rows(self.schema))
 
     def _next(self) -> pa.RecordBatch | None:
         assert self._reader is not None, "read before it was opened"
@@ -157,12 +203,14 @@ class QueryPlan:
 
     def _interrupt(self) -> None:
         """End the query. One whose client just doesn't take its batches is closed at once."""
-        self._view.interrupt()
+        # Nothing is interrupted where DuckDB isn't at work: that would end a transaction others still read in.
         if self._pulling.acquire(blocking=False):
             try:
                 self._close_all()
             finally:
                 self._pulling.release()
+        else:
+            self._view.interrupt()
 
     def close(self) -> None:
         with self._pulling:
@@ -174,9 +222,13 @@ class QueryPlan:
             self._reader.close()
             self._reader = None
         self._view.close()
+        if self._has_slot:
+            self._has_slot = False
+            self._slots.give_back()
+        self._is_over = True
 
 
-class BoundedChangesPlan:
+class BoundedChangesPlan(_PinsNothing):
     """`SELECT * FROM merutable_changes(table, since)`, straight from the feed."""
 
     def __init__(
@@ -190,8 +242,8 @@ class BoundedChangesPlan:
         self.schema = with_position(schema, (), mark)
         self.app_metadata = encode_positions((), mark)
 
-    def batches(self, call: Call) -> Iterator[pa.RecordBatch]:
-        call.limit_to(self._limits.statement_seconds)
+    def batches(self, call: Call) -> Generator[pa.RecordBatch]:
+        call.limit_to(self._limits.statement_seconds, self.timeout_ms)
         self._slots.take(call)
         try:
             mark = self._mark
@@ -201,11 +253,8 @@ class BoundedChangesPlan:
         finally:
             self._slots.give_back()
 
-    def close(self) -> None:
-        """It pins nothing."""
 
-
-class FollowPlan:
+class FollowPlan(_PinsNothing):
     """`SELECT * FROM merutable_changes(table, since, follow := true)`: the feed without end."""
 
     def __init__(self, feed: TableFeed, since: int, schema: pa.Schema, slots: Slots) -> None:
@@ -215,7 +264,7 @@ class FollowPlan:
         self._slots = slots
         self.app_metadata = encode_positions(())
 
-    def batches(self, call: Call) -> Iterator[Item]:
+    def batches(self, call: Call) -> Generator[Item]:
         call.on_end(self._feed.wake)
         self._slots.take(call)
         try:
@@ -224,11 +273,18 @@ class FollowPlan:
         finally:
             self._slots.give_back()
 
-    def close(self) -> None:
-        """It pins nothing."""
+
+class SessionPlan(_PinsNothing):
+    """The answer of a statement that has changed the session: no rows, as DuckDB answers a SET."""
+
+    schema = SESSION_SCHEMA
+    app_metadata = encode_positions(())
+
+    def batches(self, call: Call) -> Generator[pa.RecordBatch]:
+        yield from ()
 
 
-class WrittenPlan:
+class WrittenPlan(_PinsNothing):
     """The answer of a write that came through the query path, one row. The write is done."""
 
     schema = WRITE_SCHEMA
@@ -237,9 +293,6 @@ class WrittenPlan:
     def __init__(self, done: WriteResult) -> None:
         self._done = done
 
-    def batches(self, call: Call) -> Iterator[pa.RecordBatch]:
+    def batches(self, call: Call) -> Generator[pa.RecordBatch]:
         columns = [pa.array([self._done.rows_affected], pa.int64()), pa.array([self._done.seq], pa.uint64())]
         yield pa.RecordBatch.from_arrays(columns, schema=self.schema)
-
-    def close(self) -> None:
-        """It pins nothing."""

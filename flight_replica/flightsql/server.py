@@ -17,16 +17,25 @@ from pyarrow import flight
 from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.errors import InvalidStatement
 from flight_replica.flightsql import catalog
+from flight_replica.flightsql.auth import Logins, OpenLogins
 from flight_replica.flightsql.calls import MIDDLEWARE, Call, Calls
+from flight_replica.flightsql.cancels import CANCEL_ACTIONS, RENEW_ENDPOINT, Running, cancel_action
 from flight_replica.flightsql.commands import pack, unpack
+from flight_replica.flightsql.front import Front
+from flight_replica.flightsql.handshake import Handshakes
 from flight_replica.flightsql.limits import DEFAULT_LIMITS, ServerLimits
 from flight_replica.flightsql.parameters import NO_PARAMETERS
-from flight_replica.flightsql.planning import Planner, Query
+from flight_replica.flightsql.planning import Write
 from flight_replica.flightsql.plans import WRITE_SCHEMA, Plan
 from flight_replica.flightsql.service import Service
-from flight_replica.flightsql.statements import Statements
+from flight_replica.flightsql.session_actions import CLOSE, SESSION_ACTIONS, SessionActions
+from flight_replica.flightsql.sessions import Sessions
+from flight_replica.flightsql.statements import Prepared, Statements
+from flight_replica.flightsql.stats import ServerStats
 from flight_replica.flightsql.status import Unimplemented, boundary, guarded_stream
-from flight_replica.flightsql.writes import Puts
+from flight_replica.flightsql.tls import ServerTls
+from flight_replica.flightsql.transactions import Transactions
+from flight_replica.flightsql.writes import SEQ_TRAILER, seq_text
 
 logger = logging.getLogger(__name__)
 
@@ -35,41 +44,53 @@ CLOSE_SECONDS = 10.0  # how long `close` waits for calls whose clients neither r
 _ACTIONS = {
     "CreatePreparedStatement": "Checks a statement and gives it a handle.",
     "ClosePreparedStatement": "Forgets the handle of a prepared statement.",
+    **SESSION_ACTIONS,
+    **CANCEL_ACTIONS,
+    "BeginTransaction": "Begins a transaction and gives it an id.",
+    "EndTransaction": "Commits a transaction, or rolls it back.",
 }
-_NOT_SERVED = frozenset(
-    {"BeginTransaction", "EndTransaction", "BeginSavepoint", "EndSavepoint", "CreatePreparedSubstraitPlan"}
-    | {"CancelQuery", "CancelFlightInfo", "RenewFlightEndpoint"}
-    | {"SetSessionOptions", "GetSessionOptions", "CloseSession"}
-)
-
-
-class NoAuthentication(flight.ServerAuthHandler):  # type: ignore[misc]
-    """Lets everybody in, with user and password or without: pyarrow refuses a handshake otherwise."""
-
-    def authenticate(self, outgoing: object, incoming: object) -> None:
-        """Nothing is asked."""
-
-    def is_valid(self, token: bytes) -> bytes:
-        return b""
+_NO_SAVEPOINTS = "a transaction here commits or rolls back as a whole; there are no savepoints"
+_NOT_SERVED = {
+    "BeginSavepoint": _NO_SAVEPOINTS,
+    "EndSavepoint": _NO_SAVEPOINTS,
+    "CreatePreparedSubstraitPlan": "statements are SQL, not Substrait plans",
+}
 
 
 class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
     """Serves from creation to `close`. Doesn't own the service. Any number of calls at once."""
 
-    def __init__(self, service: Service, host: str, port: int, limits: ServerLimits = DEFAULT_LIMITS) -> None:
-        """`port` 0: a free one, see `.port`. Raises OSError when the address can't be used."""
+    def __init__(
+        self,
+        service: Service,
+        host: str,
+        port: int,
+        limits: ServerLimits = DEFAULT_LIMITS,
+        *,
+        logins: Logins | None = None,
+        tls: ServerTls | None = None,
+    ) -> None:
+        """`port` 0: a free one, see `.port`. `logins` None: everybody is let in; `tls` None: in the clear.
+
+        Raises OSError when the address can't be used.
+        """
         # Calls can arrive as soon as the base class is initialised.
-        self._service = service
         self._limits = limits
         self._statements = Statements(limits)
-        self._planner = Planner(service, limits)
-        self._puts = Puts(service, self._planner, self._statements, limits)
-        self._calls = Calls(housekeeping=self._statements.expire)
+        self._front = Front(service, self._statements, limits)
+        self._transactions = Transactions(limits, self._front.planner.pins)
+        self._running = Running()
+        self._sessions = Sessions(limits)
+        self._session_actions = SessionActions(self._sessions, limits)
+        logins = logins or OpenLogins()
+        self._calls = Calls(self._sessions, self._expire, logins)
+        location = flight.Location.for_grpc_tls if tls else flight.Location.for_grpc_tcp
         try:
             super().__init__(
-                flight.Location.for_grpc_tcp(host, port),
-                auth_handler=NoAuthentication(),
+                location(host, port),
+                auth_handler=Handshakes(logins),
                 middleware={MIDDLEWARE: self._calls},
+                **(tls.options() if tls else {}),
             )
         except BaseException:
             self._calls.close()
@@ -88,6 +109,30 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
             logger.warning("server closed with calls left open seconds=%g", CLOSE_SECONDS)
         self._calls.close()
         self._statements.close()
+        self._transactions.close()
+        self._front.planner.pins.close()
+
+    @property
+    def stats(self) -> ServerStats:
+        """What clients hold and use now."""
+        return ServerStats(
+            calls=self._calls.count,
+            running=self._running.count,
+            queries=self._front.planner.queries,
+            follows=self._front.planner.follows,
+            planned=self._statements.planned,
+            prepared=self._statements.prepared_open,
+            transactions=self._transactions.count,
+            transactions_holding=self._transactions.holding_count,
+            pins=self._front.planner.pins.count,
+            sessions=self._sessions.count,
+        )
+
+    def _expire(self) -> None:
+        self._statements.expire()
+        self._sessions.expire()
+        self._transactions.expire()
+        self._front.planner.pins.expire()
 
     # --- queries ----------------------------------------------------------------------------------
 
@@ -98,21 +143,25 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         command = _command(descriptor)
         call = _call(context)
         call.watch(context)
-        plan = self._plan(command, call)
+        front = self._front.seen_by(call.user)
+        plan = self._plan(front, command, call)
         if plan is None:
             return _info(descriptor, catalog.schema_of(command), descriptor.command, b"")
-        ticket = pack(pb.TicketStatementQuery(statement_handle=self._statements.keep(plan)))
+        plan.timeout_ms = call.options.statement_timeout_ms
+        ticket = pack(pb.TicketStatementQuery(statement_handle=front.handles.keep(plan)))
         return _info(descriptor, plan.schema, ticket, plan.app_metadata)
 
-    def _plan(self, command: Message, call: Call) -> Plan | None:
+    def _plan(self, front: Front, command: Message, call: Call) -> Plan | None:
         """The plan of a statement, None for a catalog command."""
         match command:
             case pb.CommandStatementQuery():
-                _check_no_transaction(command)
-                return self._planner.plan(self._planner.check(command.query), NO_PARAMETERS, call)
+                self._join(command.transaction_id, call)
+                return front.planner.plan(front.planner.check(command.query), NO_PARAMETERS, call)
             case pb.CommandPreparedStatementQuery():
-                prepared = self._statements.prepared(command.prepared_statement_handle)
-                return self._planner.plan(prepared.statement, prepared.bound, call)
+                prepared = front.handles.prepared(command.prepared_statement_handle)
+                self._join_as(prepared, call)
+                front.planner.check_served(prepared.statement)
+                return front.planner.plan(prepared.statement, prepared.bound, call)
         return None
 
     @boundary
@@ -120,17 +169,19 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         self, context: flight.ServerCallContext, descriptor: flight.FlightDescriptor
     ) -> flight.SchemaResult:
         command = _command(descriptor)
+        call = _call(context)
+        front = self._front.seen_by(call.user)
         match command:
             case pb.CommandStatementQuery():
-                _check_no_transaction(command)
-                statement = self._planner.check(command.query)
+                self._join(command.transaction_id, call)
+                statement = front.planner.check(command.query)
             case pb.CommandPreparedStatementQuery():
-                statement = self._statements.prepared(command.prepared_statement_handle).statement
+                statement = front.handles.prepared(command.prepared_statement_handle).statement
             case _:
                 return flight.SchemaResult(catalog.schema_of(command))
-        if not isinstance(statement, Query):
+        if isinstance(statement, Write):
             return flight.SchemaResult(WRITE_SCHEMA)
-        schema = self._planner.result_schema(statement)
+        schema = front.planner.result_schema(statement)
         if schema is None:
             raise InvalidStatement("the result's schema depends on parameters that aren't bound")
         return flight.SchemaResult(schema)
@@ -138,14 +189,17 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
     @boundary
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
         command = unpack(ticket.ticket, "the ticket")
+        call = _call(context)
+        front = self._front.seen_by(call.user)
         if not isinstance(command, pb.TicketStatementQuery):
             catalog.schema_of(command)
-            return flight.RecordBatchStream(catalog.reply(command, self._service, self._limits))
-        call = _call(context)
-        plan = self._statements.fetch(command.statement_handle)
+            return flight.RecordBatchStream(catalog.reply(command, front.service, self._limits, _ACTIONS))
+        plan = front.handles.fetch(command.statement_handle)
+        self._running.add(command.statement_handle, plan, call)
         call.watch(context)
         # The query runs inside the generator: a client can cancel only once it has the schema.
-        return flight.GeneratorStream(plan.schema, guarded_stream(plan.batches(call), "do_get"))
+        batches = call.offered(plan.batches(call), self._limits.stalled_seconds)
+        return flight.GeneratorStream(plan.schema, guarded_stream(batches, "do_get", context))
 
     # --- writes and actions -----------------------------------------------------------------------
 
@@ -158,44 +212,91 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         writer: flight.FlightMetadataWriter,
     ) -> None:
         command = _command(descriptor)
-        _check_no_transaction(command)
-        writer.write(pa.py_buffer(self._puts.put(command, reader, context)))
+        call = _call(context)
+        front = self._front.seen_by(call.user)
+        match command:
+            case pb.CommandStatementUpdate():
+                self._join(command.transaction_id, call)
+            case pb.CommandPreparedStatementUpdate():
+                self._join_as(front.handles.prepared(command.prepared_statement_handle), call)
+        writer.write(pa.py_buffer(front.puts.put(command, reader, context)))
 
     @boundary
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
-        return iter([flight.Result(body) for body in self._act(action.type, action.body.to_pybytes())])
+        name, body = action.type, action.body.to_pybytes()
+        if name in SESSION_ACTIONS:
+            results = [self._session_actions.act(name, body, _call(context), context)]
+            if name == CLOSE:
+                self._transactions.close_origin(_call(context).session.id)
+        else:
+            call = _call(context)
+            results = self._act(self._front.seen_by(call.user), call, name, body, context)
+        return iter([flight.Result(result) for result in results])
 
-    def _act(self, name: str, body: bytes) -> list[bytes]:
+    def _act(
+        self, front: Front, call: Call, name: str, body: bytes, context: flight.ServerCallContext
+    ) -> list[bytes]:
         if name in _NOT_SERVED:
-            raise Unimplemented(
-                f"action {name} isn't served here; each statement is a transaction of its own"
-            )
+            raise Unimplemented(f"action {name} isn't served here: {_NOT_SERVED[name]}")
+        if name == RENEW_ENDPOINT:
+            raise Unimplemented("endpoints here have no expiration time to move; plan the statement again")
         if name not in _ACTIONS:
             raise InvalidStatement(f"there is no action {name[:80]!r}")
+        if name in CANCEL_ACTIONS:
+            return [cancel_action(name, body, self._running, front.handles, call.user.name)]
         request = unpack(body, f"action {name}")
         match request:
             case pb.ActionCreatePreparedStatementRequest():
-                return [pack(self._prepare(request))]
+                return [pack(self._prepare(front, call, request))]
             case pb.ActionClosePreparedStatementRequest():
-                self._statements.close_prepared(request.prepared_statement_handle)
+                front.handles.close_prepared(request.prepared_statement_handle)
+                return []
+            case pb.ActionBeginTransactionRequest():
+                transaction_id = self._transactions.begin(call.user.name, call.origin)
+                return [pack(pb.ActionBeginTransactionResult(transaction_id=transaction_id))]
+            case pb.ActionEndTransactionRequest():
+                self._end_transaction(request, call, context)
                 return []
         raise InvalidStatement(f"action {name} with a {request.DESCRIPTOR.name}")
 
-    def _prepare(self, request: Message) -> Message:
-        _check_no_transaction(request)
-        statement = self._planner.check(request.query)
-        parameters = pa.schema([(str(n + 1), pa.null()) for n in range(statement.parameter_count)])
+    def _join(self, transaction_id: bytes, call: Call) -> None:
+        """Make the call's statement part of a transaction; empty: of none. Raises `TransactionNotFound`."""
+        if transaction_id:
+            call.transaction = self._transactions.find(transaction_id, call.user.name)
+
+    def _join_as(self, prepared: Prepared, call: Call) -> None:
+        """Make the call's statement part of the transaction that its prepared statement belongs to."""
+        if prepared.transaction_id:
+            call.transaction = self._transactions.of_prepared(
+                prepared.transaction_id, call.user.name, call.origin
+            )
+
+    def _end_transaction(self, request: Message, call: Call, context: flight.ServerCallContext) -> None:
+        match request.action:
+            case pb.ActionEndTransactionRequest.END_TRANSACTION_COMMIT:
+                seqs = self._transactions.commit(request.transaction_id, call.user.name)
+                if seqs:
+                    context.add_trailer(SEQ_TRAILER, seq_text(seqs))
+            case pb.ActionEndTransactionRequest.END_TRANSACTION_ROLLBACK:
+                self._transactions.roll_back(request.transaction_id, call.user.name)
+            case action:
+                raise InvalidStatement(f"EndTransaction with action {action}: 1 commits, 2 rolls back")
+
+    def _prepare(self, front: Front, call: Call, request: Message) -> Message:
+        self._join(request.transaction_id, call)
+        statement = front.planner.prepare(request.query)
         result = pb.ActionCreatePreparedStatementResult(
-            prepared_statement_handle=self._statements.prepare(statement),
-            parameter_schema=parameters.serialize().to_pybytes(),
+            prepared_statement_handle=front.handles.prepare(statement, request.transaction_id),
+            parameter_schema=front.planner.parameter_schema(statement).serialize().to_pybytes(),
         )
-        # A write is announced by neither field: ADBC then takes the query path, where it gets the seq
-        # (with is_update it would send a DoPut and see a count alone), and JDBC runs an update.
-        if isinstance(statement, Query):
+        if not isinstance(statement, Write):
             result.is_update = False
-            schema = self._planner.result_schema(statement)
+            schema = front.planner.result_schema(statement)
             if schema is not None:
                 result.dataset_schema = schema.serialize().to_pybytes()
+        elif not _asks_for_the_seq(call):
+            result.is_update = True
+            result.dataset_schema = pa.schema([]).serialize().to_pybytes()
         return result
 
     def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
@@ -211,7 +312,16 @@ def _command(descriptor: flight.FlightDescriptor) -> Message:
 def _call(context: flight.ServerCallContext) -> Call:
     call = context.get_middleware(MIDDLEWARE)
     assert isinstance(call, Call), "a call without its middleware"
+    call.peer = context.peer()
     return call
+
+
+def _asks_for_the_seq(call: Call) -> bool:
+    """Whether a write isn't announced as one, so that its client takes the query path and is told the seq.
+
+    ADBC's driver shows no trailers: after the DoPut that an announced write leads to it knows a count alone.
+    """
+    return (call.header("user-agent") or "").startswith("ADBC")
 
 
 def _info(
@@ -220,8 +330,3 @@ def _info(
     # Without a location the client asks where it asked before, whatever stands between.
     endpoint = flight.FlightEndpoint(ticket, [])
     return flight.FlightInfo(schema, descriptor, [endpoint], -1, -1, False, app_metadata)
-
-
-def _check_no_transaction(command: Message) -> None:
-    if "transaction_id" in command.DESCRIPTOR.fields_by_name and command.HasField("transaction_id"):
-        raise Unimplemented("transactions aren't served here; each statement is one of its own")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -10,7 +10,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from flight_replica.log.feed import TableFeed
-from flight_replica.position import TablePosition
+from flight_replica.position import Demand, TablePosition
 from flight_replica.schema import TableSchema
 from flight_replica.sql.view import View
 
@@ -30,7 +30,7 @@ class WriteResult:
 
     rows_affected: int
     table: str
-    seq: int
+    seq: int | None  # None: not committed yet, as inside a transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,42 @@ class TableEntry:
     base_seq: int | None = None
     state: str = "serving"  # or loading, degraded, waiting; for people
     reason: str = ""  # why it isn't serving
+
+
+class Ending(Protocol):
+    """Something that can end before its work is done, as a call whose client goes away."""
+
+    @property
+    def is_ended(self) -> bool: ...
+
+    def on_end(self, interrupt: Callable[[], None]) -> None:
+        """Call `interrupt` from another thread when it ends, and again until it is over."""
+        ...
+
+
+class PendingWrites(Protocol):
+    """The writes of one transaction: seen by nobody else, until `commit` makes them one commit.
+
+    Used by one thread at a time. It holds no lock on anything, and dropping it undoes it.
+    """
+
+    @property
+    def is_empty(self) -> bool: ...
+
+    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+        """Run one DML statement on the newest rows and the own ones. It happens whole or not at all.
+
+        Raises `Conflict` where another's commit has changed what this transaction changed, `LimitExceeded`.
+        """
+        ...
+
+    def cover(self, view: View) -> None:
+        """Let the view's tables be read as this transaction has changed them. Raises `Conflict`."""
+        ...
+
+    def commit(self) -> Mapping[str, int]:
+        """table -> its last seq, for the tables changed. Raises `Conflict`, with nothing changed."""
+        ...
 
 
 class Service(Protocol):
@@ -73,6 +109,25 @@ class Service(Protocol):
         """A view in which each of `tables` is bound by its name. Raises `TableNotFound`, `Unavailable`."""
         ...
 
+    def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
+        """As `open_view`, `count` views of the very same moment."""
+        ...
+
+    def open_view_as_of(self, tables: Sequence[str], seqs: Mapping[str, int]) -> View:
+        """As `open_view`, with each table in `seqs` as it was at its seq, the end of a commit.
+
+        Raises `InvalidStatement` that names what is held, for a seq that isn't.
+        """
+        ...
+
+    def wait_for(self, demand: Demand, timeout_seconds: float, ending: Ending) -> None:
+        """Block until `demand` seems to be met, the time is up, or `ending` has ended.
+
+        The caller looks at the position itself then. Raises `Unavailable` where an age can't be proven
+        at all, or the table can't be read; `TableNotFound`.
+        """
+        ...
+
     def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
         """Run one DDL or DML statement as one commit, durable on return; one bound row after another
         where `parameters` has several. Raises `ReadOnly`, `InvalidStatement`, `ConstraintViolation`."""
@@ -80,6 +135,13 @@ class Service(Protocol):
 
     def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
         """Put every row of `data` as one commit."""
+        ...
+
+    def begin(self, snapshot: Sequence[TablePosition] | None = None) -> PendingWrites:
+        """Begin a write transaction; with `snapshot` its writes are of that moment or a `Conflict`.
+
+        Raises `ReadOnly`.
+        """
         ...
 
     def clock_us(self) -> int:

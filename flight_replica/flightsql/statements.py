@@ -1,6 +1,7 @@
 """Handles: plans that wait for their DoGet, and prepared statements. What both stand for: planning.py.
 
-Handles are random, so that nobody can guess another client's. A plan is handed out once.
+Handles are random, so that nobody can guess another client's, and belong to the user who made them: to
+others they aren't there. A plan is handed out once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Prepared:
     """A prepared statement of a client. `bound` is what was bound last; each bind replaces it."""
 
     statement: Statement
+    owner: str = ""  # the user who prepared it
+    transaction_id: bytes = b""  # in which it was prepared; empty: in none
     bound: pa.Table = field(default_factory=lambda: NO_PARAMETERS)
     used_at: float = 0.0  # monotonic seconds
 
@@ -34,6 +37,7 @@ class Prepared:
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     plan: Plan
+    owner: str
     planned_at: float
 
 
@@ -47,15 +51,29 @@ class Statements:
         self._waiting: dict[bytes, _Waiting] = {}
         self._prepared: dict[bytes, Prepared] = {}
 
+    def of(self, owner: str) -> Handles:
+        """The handles of the user `owner`."""
+        return Handles(self, owner)
+
+    @property
+    def planned(self) -> int:
+        """Plans that wait for their DoGet now."""
+        return len(self._waiting)
+
+    @property
+    def prepared_open(self) -> int:
+        """Prepared statements open now."""
+        return len(self._prepared)
+
     # --- plans ------------------------------------------------------------------------------------
 
-    def keep(self, plan: Plan) -> bytes:
+    def keep(self, plan: Plan, owner: str = "") -> bytes:
         """The handle under which `plan` can be fetched once. Raises `LimitExceeded`, then it is closed."""
         handle = secrets.token_bytes(_HANDLE_BYTES)
         with self._lock:
             is_full = len(self._waiting) >= self._limits.planned_max
             if not is_full:
-                self._waiting[handle] = _Waiting(plan, self._now())
+                self._waiting[handle] = _Waiting(plan, owner, self._now())
         if is_full:
             plan.close()
             raise LimitExceeded(
@@ -63,10 +81,14 @@ class Statements:
             )
         return handle
 
-    def fetch(self, handle: bytes) -> Plan:
+    def fetch(self, handle: bytes, owner: str = "") -> Plan:
         """The plan, which is its caller's from now on. Raises `StatementNotFound`."""
         with self._lock:
-            waiting = self._waiting.pop(handle, None)
+            waiting = self._waiting.get(handle)
+            if waiting is not None and waiting.owner != owner:
+                waiting = None
+            if waiting is not None:
+                del self._waiting[handle]
         if waiting is None:
             raise StatementNotFound(
                 "the ticket is unknown, was fetched already, or its statement waited for longer than "
@@ -76,7 +98,7 @@ class Statements:
 
     # --- prepared statements ----------------------------------------------------------------------
 
-    def prepare(self, statement: Statement) -> bytes:
+    def prepare(self, statement: Statement, owner: str = "", transaction_id: bytes = b"") -> bytes:
         """The handle of a new prepared statement. Raises `LimitExceeded`."""
         handle = secrets.token_bytes(_HANDLE_BYTES)
         with self._lock:
@@ -84,23 +106,27 @@ class Statements:
                 raise LimitExceeded(
                     f"{self._limits.prepared_max} prepared statements are open (prepared_max); close some"
                 )
-            self._prepared[handle] = Prepared(statement, used_at=self._now())
+            self._prepared[handle] = Prepared(statement, owner, transaction_id, used_at=self._now())
         return handle
 
-    def prepared(self, handle: bytes) -> Prepared:
+    def prepared(self, handle: bytes, owner: str = "") -> Prepared:
         """The statement of this handle. Raises `StatementNotFound`."""
         with self._lock:
             found = self._prepared.get(handle)
+            if found is not None and found.owner != owner:
+                found = None
             if found is not None:
                 found.used_at = self._now()
         if found is None:
             raise StatementNotFound("the prepared statement is unknown, closed or expired; prepare it again")
         return found
 
-    def close_prepared(self, handle: bytes) -> None:
+    def close_prepared(self, handle: bytes, owner: str = "") -> None:
         """Forget a prepared statement; nothing for one that isn't there."""
         with self._lock:
-            self._prepared.pop(handle, None)
+            found = self._prepared.get(handle)
+            if found is not None and found.owner == owner:
+                del self._prepared[handle]
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -128,3 +154,26 @@ class Statements:
             self._prepared.clear()
         for plan in plans:
             plan.close()
+
+
+class Handles:
+    """The handles of one user: what others made isn't there. Errors and limits are those of `Statements`."""
+
+    def __init__(self, statements: Statements, owner: str) -> None:
+        self._statements = statements
+        self._owner = owner
+
+    def keep(self, plan: Plan) -> bytes:
+        return self._statements.keep(plan, self._owner)
+
+    def fetch(self, handle: bytes) -> Plan:
+        return self._statements.fetch(handle, self._owner)
+
+    def prepare(self, statement: Statement, transaction_id: bytes = b"") -> bytes:
+        return self._statements.prepare(statement, self._owner, transaction_id)
+
+    def prepared(self, handle: bytes) -> Prepared:
+        return self._statements.prepared(handle, self._owner)
+
+    def close_prepared(self, handle: bytes) -> None:
+        self._statements.close_prepared(handle, self._owner)

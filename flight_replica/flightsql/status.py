@@ -1,8 +1,10 @@
-"""Our errors as the exceptions that pyarrow turns into gRPC codes. The one place that does so.
+"""Our errors as the exceptions that pyarrow turns into gRPC codes and texts. The one place that does so.
 
-pyarrow chooses the code by the exception's class, and three useful codes are reached by plain Python
-exceptions alone. Those carry a formatted traceback to the client, unless `hide_tracebacks` was called
-in the process. Flight errors raised in GetSchema always arrive as UNKNOWN.
+pyarrow chooses the code by the exception's class, and knows seven Flight classes and three plain ones. So
+each error has the code sent, the nearest that can be had, and its exact one: that stands in the trailer
+`merutable-error-code`, and `merutable-retryable: true` beside it where the same call may succeed later.
+Plain exceptions carry a formatted traceback to the client, unless `hide_tracebacks` was called in the
+process. Flight errors raised in GetSchema always arrive as UNKNOWN.
 """
 
 from __future__ import annotations
@@ -13,36 +15,88 @@ import secrets
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from typing import ParamSpec, TypeVar
 
-import pyarrow as pa
 from pyarrow import flight
 
 from flight_replica.errors import (
+    AlreadyExists,
     BaseNotUsable,
+    Busy,
+    Cancelled,
     Closed,
     FeedError,
+    Forbidden,
+    LimitExceeded,
     LogGap,
     NotCaughtUp,
+    ReadOnly,
     ReplicaError,
+    SessionExpired,
     StatementNotFound,
     TableNotFound,
     TimedOut,
+    Unauthenticated,
     Unavailable,
 )
+from flight_replica.flightsql.texts import told
 from flight_replica.log.wire import encode_log_gap
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MESSAGE_BYTES_MAX = 900  # status texts travel up to four times in headers, which end at 8 KiB
+CODE_TRAILER = "merutable-error-code"
+RETRYABLE_TRAILER = "merutable-retryable"
+RETRYABLE = " (retryable)"  # ends the text, for clients that can't read trailers
+
 _UNKNOWN = 2  # the gRPC code of FlightServerError
 _SUFFIX = ". Detail: Failed"  # what pyarrow appends to the text of a FlightServerError
 
 
+class Code(StrEnum):
+    """gRPC's codes, by the names it gives them."""
+
+    CANCELLED = "CANCELLED"
+    INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
+    RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
+    FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    OUT_OF_RANGE = "OUT_OF_RANGE"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
+    INTERNAL = "INTERNAL"
+    UNAVAILABLE = "UNAVAILABLE"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+
+
 class Unimplemented(ReplicaError):
     """A part of Flight SQL that isn't served here."""
+
+
+# Kind of error -> its exact code and the class that is sent; the first that fits counts.
+_KINDS: tuple[tuple[tuple[type[ReplicaError], ...], Code, type[Exception]], ...] = (
+    ((LogGap,), Code.OUT_OF_RANGE, flight.FlightServerError),
+    ((Unauthenticated,), Code.UNAUTHENTICATED, flight.FlightUnauthenticatedError),
+    ((Forbidden,), Code.PERMISSION_DENIED, flight.FlightUnauthorizedError),
+    ((Cancelled,), Code.CANCELLED, flight.FlightCancelledError),
+    ((TimedOut,), Code.DEADLINE_EXCEEDED, flight.FlightTimedOutError),
+    ((Busy,), Code.RESOURCE_EXHAUSTED, flight.FlightUnavailableError),
+    (
+        (Unavailable, Closed, FeedError, NotCaughtUp, BaseNotUsable),
+        Code.UNAVAILABLE,
+        flight.FlightUnavailableError,
+    ),
+    ((TableNotFound, StatementNotFound, SessionExpired), Code.NOT_FOUND, KeyError),
+    ((Unimplemented,), Code.UNIMPLEMENTED, NotImplementedError),
+    ((AlreadyExists,), Code.ALREADY_EXISTS, ValueError),
+    ((LimitExceeded,), Code.RESOURCE_EXHAUSTED, ValueError),
+    ((ReadOnly,), Code.FAILED_PRECONDITION, ValueError),
+    ((ReplicaError,), Code.INVALID_ARGUMENT, ValueError),
+)
 
 
 def hide_tracebacks() -> None:
@@ -53,46 +107,77 @@ def hide_tracebacks() -> None:
     sys.tracebacklimit = 0
 
 
-def as_flight_error(error: Exception, where: str) -> Exception:
+# --- one error ----------------------------------------------------------------------------------------
+
+
+def code_of(error: Exception) -> Code:
+    """The exact code of an error, whether or not it can be sent."""
+    return _kind(error)[0]
+
+
+def as_flight_error(
+    error: Exception, where: str, context: flight.ServerCallContext | None = None
+) -> Exception:
     """What to raise out of a Flight handler for `error`, so that the client gets code and text.
 
-    An error that isn't ours is logged under an id, and the client is told the id alone.
+    The trailers are set on the call of `context`, which must be under way. An error that isn't ours is
+    logged under an id, and the client is told the id alone.
     """
-    text = _short(str(error))
-    found: Exception
-    match error:
-        case LogGap():
-            # The details have to repeat the final text, or ADBC drops them.
-            extra_info = encode_log_gap(error, _UNKNOWN, text + _SUFFIX)
-            found = flight.FlightServerError(text, extra_info)
-        case TimedOut():
-            found = flight.FlightTimedOutError(text)
-        case Unavailable() | Closed() | FeedError() | NotCaughtUp() | BaseNotUsable():
-            found = flight.FlightUnavailableError(text)
-        case TableNotFound() | StatementNotFound():
-            found = pa.ArrowKeyError(text)
-        case Unimplemented():
-            found = NotImplementedError(text)
-        case ReplicaError():
-            found = ValueError(text)
-        case _:
-            found = _unexpected(error, where)
-    return found
+    code, sent = _kind(error)
+    if context is not None:
+        _add_trailers(context, error, code)
+    if not isinstance(error, ReplicaError):
+        return sent(_unexpected(error, where))
+    text = told(str(error), RETRYABLE if error.retryable else "")
+    if isinstance(error, LogGap):
+        # The details have to repeat the final text, or ADBC drops them.
+        return sent(text, encode_log_gap(error, _UNKNOWN, text + _SUFFIX))
+    if issubclass(sent, flight.FlightError) and where != "get_schema":
+        return sent(text)
+    return _plain(sent if not issubclass(sent, flight.FlightError) else Exception, code)(text)
 
 
-def _unexpected(error: Exception, where: str) -> Exception:
+def _kind(error: Exception) -> tuple[Code, type[Exception]]:
+    for kinds, code, sent in _KINDS:
+        if isinstance(error, kinds):
+            return code, sent
+    return Code.INTERNAL, flight.FlightInternalError
+
+
+def _add_trailers(context: flight.ServerCallContext, error: Exception, code: Code) -> None:
+    context.add_trailer(CODE_TRAILER, code.value)
+    if isinstance(error, ReplicaError) and error.retryable:
+        context.add_trailer(RETRYABLE_TRAILER, "true")
+
+
+def _unexpected(error: Exception, where: str) -> str:
     error_id = secrets.token_hex(4)
     trace = "".join(traceback.format_exception(error, limit=50))
     logger.error("unexpected error id=%s call=%s\n%s", error_id, where, trace)
-    found: Exception = flight.FlightInternalError(f"internal error {error_id}: the server's log says more")
-    return found
+    return f"internal error {error_id}: the server's log says more"
 
 
-def _short(text: str) -> str:
-    data = text.encode("utf-8", "replace")
-    if len(data) <= MESSAGE_BYTES_MAX:
-        return data.decode()
-    return data[: MESSAGE_BYTES_MAX - 3].decode("utf-8", "ignore") + "…"
+class _ToldOnce(Exception):
+    """Gives its text once: pyarrow appends the exception's class and text to the text itself."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._texts = [text]
+
+    def __str__(self) -> str:
+        return self._texts.pop() if self._texts else ""
+
+
+@functools.cache
+def _plain(base: type[Exception], code: Code) -> Callable[[str], Exception]:
+    """A class of exceptions that pyarrow sends as it does `base`, and whose name is the exact code.
+
+    So the code also stands at the end of the text: `Detail: Python exception: RESOURCE_EXHAUSTED`.
+    """
+    return type(code.value, (_ToldOnce, base), {"__module__": "builtins"})
+
+
+# --- handlers -----------------------------------------------------------------------------------------
 
 
 def boundary(handler: Callable[P, T]) -> Callable[P, T]:
@@ -103,14 +188,26 @@ def boundary(handler: Callable[P, T]) -> Callable[P, T]:
         try:
             return handler(*args, **kwargs)
         except Exception as error:
-            raise as_flight_error(error, handler.__name__) from None
+            context = next((value for value in args if isinstance(value, flight.ServerCallContext)), None)
+            raise _raised(error, handler.__name__, context) from None
 
     return guarded
 
 
-def guarded_stream(batches: Iterator[T], where: str) -> Iterator[T]:
+def guarded_stream(
+    batches: Iterator[T], where: str, context: flight.ServerCallContext | None = None
+) -> Iterator[T]:
     """The same items, raising nothing but what `as_flight_error` makes. Closes `batches` with itself."""
     try:
         yield from batches
     except Exception as error:
-        raise as_flight_error(error, where) from None
+        raise _raised(error, where, context) from None
+
+
+def _raised(error: Exception, where: str, context: flight.ServerCallContext | None) -> Exception:
+    is_ours = isinstance(error, ReplicaError)
+    if not is_ours and context is not None and context.is_cancelled():
+        # Whatever it is, it comes of that, and nobody is there to be told.
+        logger.info("client gone call=%s error=%s", where, error)
+        error = Cancelled("the client has gone")
+    return as_flight_error(error, where, context)

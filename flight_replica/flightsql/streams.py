@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 
+# What Flight SQL says of a column, in the metadata of its field.
+PRECISION, SCALE = b"ARROW:FLIGHT:SQL:PRECISION", b"ARROW:FLIGHT:SQL:SCALE"
+
 _TARGET_BYTES = 1 << 20  # of a batch out of DuckDB: Flight is at its fastest from here on
 _ROWS_MIN, _ROWS_MAX = 2048, 65_536  # DuckDB computes 2048 rows at a time
 _GUESSED_BYTES = 32  # of a value whose type doesn't say
@@ -14,9 +17,18 @@ _GUESSED_BYTES = 32  # of a value whose type doesn't say
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """The schema in which a result is sent: dictionaries (ENUM) as their values, views as plain text.
 
-    Clients show a dictionary's index for its value, or fail at it; everything else stays as it is.
+    Clients show a dictionary's index for its value, or fail at it; everything else stays as it is. Decimals
+    say their precision and scale, which JDBC reads nowhere else.
     """
-    return pa.schema([field.with_type(_plain(field.type)) for field in schema], schema.metadata)
+    return pa.schema([_described(field) for field in schema], schema.metadata)
+
+
+def _described(field: pa.Field) -> pa.Field:
+    kind = _plain(field.type)
+    if not pa.types.is_decimal(kind):
+        return field.with_type(kind)
+    digits = {PRECISION: str(kind.precision), SCALE: str(kind.scale)}
+    return field.with_type(kind).with_metadata({**(field.metadata or {}), **digits})
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
+
 from google.protobuf.message import Message
 from pyarrow import flight
 
 from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.errors import InvalidStatement, ReadOnly
+from flight_replica.flightsql.calls import MIDDLEWARE, Call
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.parameters import NO_PARAMETERS, read_bound, whole_stream
 from flight_replica.flightsql.planning import Planner, Write
 from flight_replica.flightsql.service import IngestMode, Service, WriteResult
-from flight_replica.flightsql.statements import Statements
+from flight_replica.flightsql.session_sql import SessionChange
+from flight_replica.flightsql.statements import Handles
 from flight_replica.flightsql.status import Unimplemented
 from flight_replica.log.wire import encode_name
 
@@ -30,12 +35,18 @@ class Puts:
     """What a DoPut does. Thread-safe."""
 
     def __init__(
-        self, service: Service, planner: Planner, statements: Statements, limits: ServerLimits
+        self, service: Service, planner: Planner, handles: Handles, limits: ServerLimits
     ) -> None:
         self._service = service
         self._planner = planner
-        self._statements = statements
+        self._handles = handles
         self._limits = limits
+
+    def over(self, service: Service, planner: Planner, handles: Handles) -> Puts:
+        """The same with other parts, as another user has them."""
+        other = copy.copy(self)
+        other._service, other._planner, other._handles = service, planner, handles
+        return other
 
     def put(
         self,
@@ -49,33 +60,38 @@ class Puts:
                 return self._bind(command.prepared_statement_handle, reader)
             case pb.CommandStatementUpdate():
                 # ADBC sends no schema message here, so the reader can't be touched.
-                return _written(self._planner.write(self._write(command.query)), context)
+                return self._run(command.query, context)
             case pb.CommandPreparedStatementUpdate():
-                return _written(self._update(command.prepared_statement_handle, reader), context)
+                return _written(self._update(command.prepared_statement_handle, reader, _call(context)), context)
             case pb.CommandStatementIngest():
                 return _written(self._ingest(command, reader, context), context)
         raise Unimplemented(f"DoPut of {command.DESCRIPTOR.name} isn't served here")
 
     def _bind(self, handle: bytes, reader: flight.MetadataRecordBatchReader) -> bytes:
-        prepared = self._statements.prepared(handle)
+        prepared = self._handles.prepared(handle)
         prepared.bound = read_bound(reader, self._limits.bound_bytes_max)
         result = pb.DoPutPreparedStatementResult(prepared_statement_handle=handle)
         return bytes(result.SerializeToString())
 
-    def _write(self, sql: str) -> Write:
+    def _run(self, sql: str, context: flight.ServerCallContext) -> bytes:
         statement = self._planner.check(sql)
+        if isinstance(statement, SessionChange):
+            _call(context).change_session(statement.values)
+            return bytes(pb.DoPutUpdateResult(record_count=0).SerializeToString())
         if not isinstance(statement, Write):
             raise InvalidStatement("the statement changes nothing; run it as a query")
-        return statement
+        return _written(self._planner.write(statement, _call(context)), context)
 
-    def _update(self, handle: bytes, reader: flight.MetadataRecordBatchReader) -> WriteResult:
-        statement = self._statements.prepared(handle).statement
+    def _update(
+        self, handle: bytes, reader: flight.MetadataRecordBatchReader, call: Call
+    ) -> WriteResult:
+        statement = self._handles.prepared(handle).statement
         if not isinstance(statement, Write):
             raise InvalidStatement("the prepared statement changes nothing; run it as a query")
         bound = (
             read_bound(reader, self._limits.bound_bytes_max) if statement.parameter_count else NO_PARAMETERS
         )
-        return self._planner.write(statement, bound)
+        return self._planner.write(statement, call, bound)
 
     def _ingest(
         self,
@@ -86,6 +102,8 @@ class Puts:
         reason = self._service.read_only_reason
         if reason is not None:
             raise ReadOnly(f"bulk ingestion writes: {reason}")
+        if command.transaction_id:
+            raise Unimplemented("bulk ingestion commits by itself; leave its transaction_id out")
         if command.temporary:
             raise Unimplemented("temporary tables aren't served here")
         options = command.table_definition_options
@@ -98,6 +116,18 @@ class Puts:
         return self._service.ingest(command.table, mode, whole_stream(reader, context))
 
 
+def seq_text(seqs: Mapping[str, int]) -> str:
+    """The tables of a commit and its last seq in each, as the trailer has them: `orders=124,items=45`."""
+    return ",".join(f"{encode_name(table)}={seq}" for table, seq in seqs.items())
+
+
+def _call(context: flight.ServerCallContext) -> Call:
+    call = context.get_middleware(MIDDLEWARE)
+    assert isinstance(call, Call), "a call without its middleware"
+    return call
+
+
 def _written(result: WriteResult, context: flight.ServerCallContext) -> bytes:
-    context.add_trailer(SEQ_TRAILER, f"{encode_name(result.table)}={result.seq}")
+    if result.seq is not None:
+        context.add_trailer(SEQ_TRAILER, seq_text({result.table: result.seq}))
     return bytes(pb.DoPutUpdateResult(record_count=result.rows_affected).SerializeToString())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from uuid import UUID
 
 import pyarrow.flight as flight
@@ -39,24 +39,20 @@ class ChangeFeedLogSource:
 
     def __init__(
         self,
-        uri: str,
+        at: Endpoint | str,
         table: str,
         *,
         lineage: UUID | None = None,
-        tls_root_certs: bytes | None = None,
-        authorization: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        rpc_timeout_seconds: float = 5.0,
         queue_bytes_max: int = QUEUE_BYTES_MAX,
         stall_seconds_min: float = STALL_SECONDS_MIN,
         backoff: BackoffConfig | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Connects at the first call. `authorization` is a whole header value, such as `Bearer …`.
+        """Connects at the first call. `at` may be a bare URI.
 
         Raises `ConfigError` for a URI or certificates that can't work.
         """
-        endpoint = Endpoint(uri, tls_root_certs, authorization, dict(headers or {}), rpc_timeout_seconds)
+        endpoint = Endpoint(at) if isinstance(at, str) else at
         self._origin = Origin(endpoint, table, lineage, monotonic)
         self._client = FeedClient(endpoint)  # for plans; each stream has a connection of its own
         self._queue_bytes_max = queue_bytes_max

@@ -23,6 +23,7 @@ from flight_replica.errors import (
     TableNotFound,
     Unavailable,
 )
+from flight_replica.log.credentials import Authorization
 from flight_replica.log.wire import LINEAGE_HEADER, decode_log_gap
 
 # A peer that doesn't answer pings is cut off, which frees a call that hangs where nothing else can
@@ -37,7 +38,8 @@ class Endpoint:
 
     uri: str  # grpc://host:port or grpc+tls://host:port
     tls_root_certs: bytes | None = None  # PEM; None: the system's
-    authorization: str | None = field(default=None, repr=False)  # the whole header, "Bearer …"
+    authorization: Authorization | None = field(default=None, repr=False)
+    client_certificate: tuple[bytes, bytes] | None = field(default=None, repr=False)  # PEM chain and key
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     rpc_timeout_seconds: float = 5.0  # of every call but an open stream
 
@@ -56,6 +58,8 @@ class FeedClient:
         }
         if endpoint.tls_root_certs is not None:
             options["tls_root_certs"] = endpoint.tls_root_certs
+        if endpoint.client_certificate is not None:
+            options["cert_chain"], options["private_key"] = endpoint.client_certificate
         try:
             self._client = flight.FlightClient(endpoint.uri, **options)
         except (pa.ArrowException, OSError) as error:
@@ -115,7 +119,7 @@ class FeedClient:
     def _options(self, lineage: UUID | None, is_bounded: bool = False) -> flight.FlightCallOptions:
         headers = {name.lower(): value for name, value in self._endpoint.headers.items()}
         if self._endpoint.authorization is not None:
-            headers["authorization"] = self._endpoint.authorization
+            headers["authorization"] = self._endpoint.authorization()
         if lineage is not None:
             headers[LINEAGE_HEADER] = str(lineage)
         encoded = [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -48,3 +48,18 @@ def read_on(
             return
         else:
             feed.wait(position, max(due - time.monotonic(), 0.0))
+
+
+def wait_until_at(feed: TableFeed, seq: int, timeout_seconds: float, is_over: Callable[[], bool]) -> bool:
+    """Block until the feed is at `seq`, and say so; False when the time is up or `is_over`.
+
+    Whoever makes it over calls `feed.wake`. Raises `TableNotFound` after a drop.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    while feed.high_water < seq:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0 or is_over():
+            return False
+        feed.wait(seq - 1, remaining)
+        feed.check_since(feed.high_water, None)
+    return True

@@ -135,6 +135,28 @@ def _insert(tx: WriteTransaction, record: TableRecord, rows: pa.RecordBatch, key
         tx.connection.execute(f"INSERT INTO {record.rows} ({columns}) SELECT {columns} FROM {relation}")
 
 
+def replace_rows(
+    tx: WriteTransaction, record: TableRecord, keys: pa.BinaryArray, ops: pa.RecordBatch
+) -> None:
+    """Put the rows of `ops` (`op, pk_bytes`, then the columns) in the place of all that have `keys`.
+
+    Logs nothing. `keys` are distinct, and those of `ops` are among them.
+    """
+    _delete_keys(tx, record, keys)
+    rows = pa.RecordBatch.from_arrays(ops.columns[2:], names=list(record.schema.names))
+    _insert(tx, record, rows, ops.column(1))
+
+
+def ops_of_keys_after(
+    tx: WriteTransaction, record: TableRecord, keys: pa.BinaryArray, seq: int
+) -> pa.BinaryArray:
+    """Those of `keys` that a commit after `seq` has changed, one in this very transaction too."""
+    found = [commit.ops.column(2) for commit in tx.changes.commits.get(record.id, ())]
+    select = f"SELECT pk_bytes FROM {record.ops} WHERE seq > $1"
+    found.append(_binary(tx.connection.sql(select, params=[seq]).to_arrow_table()))
+    return keys.filter(pc.is_in(keys, pa.concat_arrays(found)))
+
+
 def _ops_batch(ops: pa.StringArray, keys: pa.BinaryArray, rows: pa.RecordBatch) -> pa.RecordBatch:
     names = ["op", "pk_bytes", *(f"c{number}" for number in range(rows.num_columns))]
     return pa.RecordBatch.from_arrays([ops, keys, *rows.columns], names=names)

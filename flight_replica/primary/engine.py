@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from flight_replica.errors import Closed, ConfigError, TableNotFound
 from flight_replica.flightsql.service import IngestMode, WriteResult
+from flight_replica.position import TablePosition
 from flight_replica.primary import store
 from flight_replica.primary.feed import PrimaryFeed
 from flight_replica.primary.ingest import ingest, read_all
@@ -27,6 +28,7 @@ from flight_replica.primary.settings import PrimarySettings
 from flight_replica.primary.statements import prepare
 from flight_replica.primary.store import TableRecord
 from flight_replica.primary.transaction import Changes, WriteTransaction
+from flight_replica.primary.transactions import ClientTransaction
 from flight_replica.primary.writer import Writer
 
 logger = logging.getLogger(__name__)
@@ -149,6 +151,20 @@ class Engine:
     def submit(self, work: Callable[[WriteTransaction], T], *, is_alone: bool = False) -> T:
         """What `work` returns, once it is durable and published; see `Writer.submit`."""
         return self._writer.submit(work, is_alone=is_alone)
+
+    def try_out(self, work: Callable[[WriteTransaction], T]) -> T:
+        """What `work` returns; what it changes is undone, and nobody ever sees it."""
+        return self._writer.submit(work, is_trial=True)
+
+    def begin(self, snapshot: Sequence[TablePosition] | None = None) -> ClientTransaction:
+        """A write transaction of a client; see `Service.begin`."""
+        return ClientTransaction(self, snapshot)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nothing is committed inside the block; for milliseconds."""
+        with self._writer.committing:
+            yield
 
     def raise_low_water(self, table_id: int, low_water: int) -> None:
         """Let the feed answer above the durable `low_water` only; for retention."""

@@ -10,7 +10,7 @@ import json
 
 import pyarrow as pa
 
-from flight_replica.errors import InvalidStatement, LimitExceeded, SchemaMismatch
+from flight_replica.errors import AlreadyExists, InvalidStatement, LimitExceeded, SchemaMismatch
 from flight_replica.flightsql.service import IngestMode, WriteResult
 from flight_replica.primary.changes import OnConflict, conform_rows, one_batch, put
 from flight_replica.primary.naming import check_new_table
@@ -39,7 +39,7 @@ def ingest(tx: WriteTransaction, name: str, mode: IngestMode, rows: pa.RecordBat
     `ConstraintViolation` where rows don't fit the table."""
     record = tx.find(name)
     if mode is IngestMode.CREATE and record is not None:
-        raise InvalidStatement(f"table {record.name!r} exists already")
+        raise AlreadyExists(f"table {record.name!r} exists already")
     if mode is IngestMode.REPLACE and record is not None:
         key = stated_key(rows.schema) or record.schema.primary_key
         tx.drop(record)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 
 from flight_replica.arrow_types import type_name
-from flight_replica.errors import InvalidStatement, SchemaMismatch
+from flight_replica.errors import AlreadyExists, InvalidStatement, SchemaMismatch
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.types import sql_type
 
@@ -26,7 +26,7 @@ def check_new_table(name: str, schema: TableSchema, taken: Iterable[str]) -> Non
     _check_name(name, f"table name {name!r}")
     for other in taken:
         if other.casefold() == name.casefold():
-            raise InvalidStatement(f"table {other!r} exists already")
+            raise AlreadyExists(f"table {other!r} exists already")
     check_columns(name, schema.columns)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from flight_replica.errors import TableNotFound
-from flight_replica.flightsql.service import IngestMode, TableEntry, WriteResult
+from flight_replica.errors import InvalidStatement, TableNotFound
+from flight_replica.flightsql.service import Ending, IngestMode, PendingWrites, TableEntry, WriteResult
 from flight_replica.log.feed import TableFeed
-from flight_replica.position import TablePosition
+from flight_replica.log.reading import wait_until_at
+from flight_replica.position import Demand, TablePosition
 from flight_replica.primary import store
 from flight_replica.primary.engine import Engine, system_clock_us
 from flight_replica.primary.publisher import PublishedBase, Publisher, published_base_seq
@@ -91,20 +93,53 @@ class PrimaryService:
 
     def open_view(self, tables: Sequence[str]) -> View:
         session = self.engine.session()
-        try:
-            # The first read fixes what the transaction sees, so rows and positions can't be apart.
-            session.execute("BEGIN TRANSACTION READ ONLY")
-            records = _chosen(session, tables)
+        session.execute("BEGIN TRANSACTION READ ONLY")
+        return self._views([session], tables)[0]
+
+    def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
+        with self.engine.still():
+            sessions = [self.engine.session() for _ in range(count)]
+            for session in sessions:
+                session.execute("BEGIN TRANSACTION READ ONLY")
+                session.execute('SELECT 1 FROM "$meta"').fetchall()  # takes the snapshot
+        return self._views(sessions, tables)
+
+    def _views(self, sessions: Sequence[duckdb.DuckDBPyConnection], tables: Sequence[str]) -> list[View]:
+        """A view on each session, whose transactions see the same; the sessions are closed on errors."""
+        with ExitStack() as undo:
+            for session in sessions:
+                undo.callback(session.close)
+            # The first read fixes what a transaction sees, so rows and positions can't be apart.
+            records = _chosen(sessions[0], tables)
             positions = [_position(record, self.publisher.published(record.id)) for record in records]
-            view = View(session, positions, release=_nothing)
-            for record in records:
-                view.bind(record.name, f"SELECT {record.columns_sql} FROM {record.rows}")
-            return view
-        except BaseException:
-            session.close()
-            raise
+            views = [View(session, positions, release=_nothing) for session in sessions]
+            for view in views:
+                for record in records:
+                    view.bind(record.name, f"SELECT {record.columns_sql} FROM {record.rows}")
+            undo.pop_all()
+            return views
+
+    def open_view_as_of(self, tables: Sequence[str], seqs: Mapping[str, int]) -> View:
+        view = self.open_view(tables)
+        for at in view.positions:
+            if seqs.get(at.table, at.visible_seq) != at.visible_seq:
+                view.close()
+                raise InvalidStatement(
+                    f"as_of_seq {seqs[at.table]}: a primary holds table {at.table!r} at its newest seq "
+                    f"alone, which is {at.visible_seq}; ask a replica"
+                )
+        return view
+
+    def wait_for(self, demand: Demand, timeout_seconds: float, ending: Ending) -> None:
+        """A primary's age is 0 by nature, so only a seq is waited for."""
+        feed = self.feed(demand.table)
+        ending.on_end(feed.wake)
+        wait_until_at(feed, demand.min_seq, timeout_seconds, lambda: ending.is_ended)
 
     # --- writing ----------------------------------------------------------------------------------
+
+    def begin(self, snapshot: Sequence[TablePosition] | None = None) -> PendingWrites:
+        return self.engine.begin(snapshot)
 
     def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
         return self.engine.write(sql, parameters)

@@ -22,6 +22,7 @@ class PrimarySettings:
     publish_ops: int = 100_000  # newer ops than the base has, after which it is published at once
     base_grace_seconds: float = 600.0  # old snapshots and dropped tables' files stay this long
     ingest_bytes_max: int = 1 << 30  # Arrow bytes of one ingest, which is one commit in memory
+    transaction_bytes_max: int = 256 << 20  # Arrow bytes of the ops of one write transaction, in memory
     group_writes_max: int = 256  # writes that share one durable commit
     memory_limit: str | None = None  # DuckDB's, such as '4GB'
 

@@ -31,6 +31,7 @@ from flight_replica.primary.naming import check_columns, check_new_table
 from flight_replica.primary.store import TableRecord, default_sql
 from flight_replica.primary.transaction import WriteTransaction
 from flight_replica.primary.values import ORDINAL, PARAMETERS, select_of_values
+from flight_replica.sql.bound import bound_values
 from flight_replica.sql.database import quote
 from flight_replica.sql.dml import (
     AddColumn,
@@ -163,9 +164,9 @@ class DmlStatement:
             yield ()
             return
         names = self.dml.parameter_names
-        for row in self.parameters.to_pylist():
-            values = list(row.values())
-            yield dict(zip(names, values, strict=True)) if names else values
+        columns = [bound_values(column, None) for column in self.parameters.columns]
+        for row in zip(*columns, strict=True):
+            yield dict(zip(names, row, strict=True)) if names else list(row)
 
     def _change(self, tx: WriteTransaction, table: str, bound: _Parameters) -> int:
         record = tx.table(table)

@@ -85,6 +85,11 @@ class WriteTransaction:
         self._logged.setdefault(record.id, []).append(batch)
         self._keep(replace(record, high_water=record.high_water + ops.num_rows))
 
+    def take_logged(self) -> dict[int, pa.RecordBatch]:
+        """What was logged since the last commit's end, by table id, and forget it: a trial keeps it itself."""
+        logged, self._logged = self._logged, {}
+        return {id_: concat(batches, batches[0].schema) for id_, batches in logged.items()}
+
     def end_commit(self) -> None:
         """Readers see all that was logged since the last call, or nothing of it."""
         for id_, batches in self._logged.items():

@@ -28,6 +28,7 @@ T = TypeVar("T")
 class _Write(Generic[T]):
     work: Callable[[WriteTransaction], T]
     is_alone: bool  # not in one transaction with others
+    is_trial: bool  # rolled back, whatever it does
     future: Future[T]
 
 
@@ -50,19 +51,25 @@ class Writer:
         self._queue: SimpleQueue[_Write[object] | None] = SimpleQueue()
         self._held_back: _Write[object] | None = None  # taken from the queue, but not for that group
         self._closing = threading.Lock()
+        self.committing = threading.Lock()  # nothing is committed while somebody else holds it
         self._is_closed = False
         self.durable_commits_total = 0
         self.writes_total = 0
         self._thread = threading.Thread(target=self._run, name="primary-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, work: Callable[[WriteTransaction], T], *, is_alone: bool = False) -> T:
-        """What `work` returns, once it is durable. Raises what it raises; `Closed` after `close`."""
+    def submit(
+        self, work: Callable[[WriteTransaction], T], *, is_alone: bool = False, is_trial: bool = False
+    ) -> T:
+        """What `work` returns, once it is durable; at once for a trial, which changes nothing.
+
+        Raises what it raises; `Closed` after `close`.
+        """
         future: Future[T] = Future()
         with self._closing:
             if self._is_closed:
                 raise Closed("the primary is closed")
-            self._queue.put(_Write(work, is_alone, future))  # type: ignore[arg-type]
+            self._queue.put(_Write(work, is_alone or is_trial, is_trial, future))  # type: ignore[arg-type]
         return future.result()
 
     def close(self) -> None:
@@ -101,6 +108,9 @@ class Writer:
         return group
 
     def _commit(self, group: list[_Write[object]]) -> None:
+        if group[0].is_trial:
+            self._try_out(group[0])
+            return
         try:
             results, changes = self._try(group)
         except Exception as error:
@@ -129,13 +139,25 @@ class Writer:
                 results.append(write.work(transaction))
                 transaction.end_commit()
             changes = transaction.flush(self._clock_us())
-            self._connection.execute("COMMIT")
+            with self.committing:
+                self._connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
         self.durable_commits_total += 1
         self.writes_total += len(group)
         return results, changes
+
+    def _try_out(self, write: _Write[object]) -> None:
+        self._connection.execute("BEGIN TRANSACTION")
+        try:
+            result = write.work(self._begin(self._connection))
+        except Exception as error:
+            write.future.set_exception(_as_replica_error(error))
+        else:
+            write.future.set_result(result)
+        finally:
+            self._roll_back()
 
     def _refuse_the_rest(self) -> None:
         """After the end, whatever it was, nobody waits for an answer that can't come."""

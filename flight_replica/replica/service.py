@@ -131,7 +131,7 @@ class ReplicaService:
         replicas: dict[str, Replica] = {name: self._table(name).replica for name in tables}
         return open_view(self._workspace, replicas)
 
-    def open_views(self, tables: Sequence[str], count: int) -> Sequence[View]:
+    def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
         return open_views(self._workspace, {name: self._table(name).replica for name in tables}, count)
 
     def open_view_as_of(self, tables: Sequence[str], seqs: Mapping[str, int]) -> View:
@@ -185,6 +185,7 @@ def _entry(table: TableReplica, published: PublishedTable | None) -> TableEntry:
         position = replica.describe()
     except (Unavailable, Closed):
         replica = None
+        state, reason = table.state  # a state read before may be that of a history that has just ended
         lineage = published.lineage if published is not None else UUID(int=0)
         position = TablePosition(
             table.name, lineage, 0, 0, high_water=published.high_water if published else 0

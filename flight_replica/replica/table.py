@@ -140,6 +140,7 @@ class TableReplica:
         finally:
             with self._lock:
                 self._serving = self._opened = None
+                self._state, self._reason = TableState.LOADING, "its history here has ended"
             follower.close()
             replica.close()
 

@@ -1,4 +1,7 @@
-"""The server's own relations, `merutable_*(…)` in a FROM: what a call asks for and where it stands."""
+"""The server's own relations in a FROM: what each asks for and where it stands.
+
+They are calls, `merutable_*(…)`, and the tables of `information_schema`.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from dataclasses import dataclass
 
 from flight_replica.errors import NotAllowed
 from flight_replica.sql.hogs import constant
-from flight_replica.sql.statement import Node, Token, fold, tokens
+from flight_replica.sql.names import INFORMATION_SCHEMA
+from flight_replica.sql.statement import Node, Token, fold, tokens, unquoted
 from flight_replica.sql.walk import FoundCall, Walk, items, text_of, texts
 
-__all__ = ["TableFunction", "found_functions"]
+__all__ = ["INFORMATION_PREFIX", "TableFunction", "found_functions"]
+
+INFORMATION_PREFIX = f"{INFORMATION_SCHEMA}_"
 
 _BARE_STAR = {
     "relation_name": "",
@@ -32,7 +38,10 @@ _MIRRORED = {
 
 @dataclass(frozen=True, slots=True)
 class TableFunction:
-    """One `merutable_*(…)` call in a FROM; `start` and `length` are the call's bytes in the text."""
+    """One `merutable_*(…)` call in a FROM; `start` and `length` are the call's bytes in the text.
+
+    A table of `information_schema` is a call without arguments, named `information_schema_…`.
+    """
 
     name: str
     arguments: tuple[object, ...]  # str, int, bool or bytes
@@ -43,6 +52,11 @@ class TableFunction:
     seq_after: int | None  # every row read has `seq_name` > this: a bound in WHERE; None without one
     seq_name: str  # 'seq' or '_seq', as the bound says; '' without one
     is_whole_statement: bool  # SELECT * FROM f(…), nothing around it
+
+    @property
+    def known_as(self) -> str:
+        """The name that its columns can be qualified by, where it has no alias."""
+        return self.name.removeprefix(INFORMATION_PREFIX)
 
 
 def found_functions(walk: Walk, text: str, root: object, offset: int = 0) -> tuple[TableFunction, ...]:
@@ -57,6 +71,8 @@ def found_functions(walk: Walk, text: str, root: object, offset: int = 0) -> tup
 
 
 def _table_function(call: FoundCall, words: Sequence[Token], root: object, offset: int) -> TableFunction:
+    if call.ref["type"] == "BASE_TABLE":
+        return _information_table(call.ref, words, offset)
     function = call.ref["function"]
     assert isinstance(function, dict), "a table function without its call"
     name = fold(text_of(function, "function_name"))
@@ -68,6 +84,27 @@ def _table_function(call: FoundCall, words: Sequence[Token], root: object, offse
     is_whole = call.select is not None and call.select is root and _is_bare(call)
     has_alias = text_of(call.ref, "alias") != ""
     return TableFunction(name, arguments, named, start, end - start, has_alias, seq_after, seq_name, is_whole)
+
+
+def _information_table(ref: Node, words: Sequence[Token], offset: int) -> TableFunction:
+    name = fold(texts(ref["qualified_name"], "path")[1])
+    place = ref["query_location"]
+    assert isinstance(place, int), "a table reference without its place"
+    is_placed = any(word.end + offset > place for word in words)  # DESCRIBE of a table says no place
+    start, end = _named(name, words, place - offset if is_placed else 0)
+    has_alias = text_of(ref, "alias") != "" or not is_placed  # and takes no alias
+    return TableFunction(
+        INFORMATION_PREFIX + name, (), {}, start, end - start, has_alias, None, "", is_whole_statement=False
+    )
+
+
+def _named(name: str, words: Sequence[Token], place: int) -> tuple[int, int]:
+    """Where the first `information_schema.name` from `place` on starts and ends in the text."""
+    for first, dot, last in zip(words, words[1:], words[2:], strict=False):
+        names = [fold(unquoted(word.text)) for word in (first, last)]
+        if first.start >= place and dot.says(".") and names == [INFORMATION_SCHEMA, name]:
+            return first.start, last.end
+    raise NotAllowed(f"{INFORMATION_SCHEMA}.{name} isn't allowed in this place")
 
 
 def _literals(name: str, function: Node) -> tuple[tuple[object, ...], Mapping[str, object]]:

@@ -28,28 +28,34 @@ def open_database(
     readable: Sequence[Path] = (),
     memory_limit: str | None = None,
     temp_directory: Path | None = None,
+    settings: Sequence[str] = (),
 ) -> duckdb.DuckDBPyConnection:
     """The root connection of a database: in `path`, or in memory. Sessions are its `cursor()`s.
 
-    SQL on it reaches files below `readable` only, and no setting can be changed afterwards.
+    SQL on it reaches files below `readable` only, and no setting can be changed afterwards. `settings` are
+    SET statements of the caller's own.
     """
     connection = duckdb.connect(str(path) if path is not None else ":memory:")
-    settings: list[str] = [
+    statements: list[str] = [
+        *settings,
         "SET GLOBAL TimeZone = 'UTC'",
         "SET GLOBAL autoinstall_known_extensions = false",
         "SET GLOBAL autoload_known_extensions = false",
         "SET GLOBAL preserve_insertion_order = false",
+        "SET GLOBAL python_enable_replacements = false",  # names in FROM never mean Python's variables
     ]
     if memory_limit is not None:
-        settings.append(f"SET GLOBAL memory_limit = {literal(memory_limit)}")
+        statements.append(f"SET GLOBAL memory_limit = {literal(memory_limit)}")
     if temp_directory is not None:
-        settings.append(f"SET GLOBAL temp_directory = {literal(str(temp_directory))}")
+        statements.append(f"SET GLOBAL temp_directory = {literal(str(temp_directory))}")
     directories = ", ".join(literal(str(directory.resolve())) for directory in readable)
-    settings += [
+    statements += [
+        # A view may be at its client's time zone; a client's own SET never gets this far.
+        "SET GLOBAL allowed_configs = ['TimeZone']",
         f"SET GLOBAL allowed_directories = [{directories}]",
         "SET GLOBAL enable_external_access = false",
         "SET GLOBAL lock_configuration = true",
     ]
-    for setting in settings:
-        connection.execute(setting)
+    for statement in statements:
+        connection.execute(statement)
     return connection

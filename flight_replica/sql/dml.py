@@ -76,6 +76,8 @@ def parse_dml(sql: str, resolve: Resolve) -> Dml:
     table = _target_name(node, resolve)
     walk = Walk(resolve)
     walk.check(_readings(node), Scope(takes_default=True))
+    if walk.positions:
+        raise NotAllowed("a write can't ask where a view stands; it reads what is newest")
     count, names = parameters_of(walk)
     dml = Dml(
         kind=kind,

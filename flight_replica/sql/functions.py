@@ -9,7 +9,20 @@ Functions that can build huge values are listed here and held in bounds by `hogs
 
 from __future__ import annotations
 
-__all__ = ["AGGREGATE", "MERUTABLE", "SCALAR", "TABLE", "TYPES", "WINDOW"]
+__all__ = [
+    "ABOUT",
+    "AGGREGATE",
+    "INFORMATION_TABLES",
+    "MATH",
+    "MERUTABLE",
+    "POSITION",
+    "SCALAR",
+    "STRING",
+    "TABLE",
+    "TIME",
+    "TYPES",
+    "WINDOW",
+]
 
 
 def _names(text: str) -> frozenset[str]:
@@ -23,7 +36,7 @@ _OPERATORS = _names(
     """
 )
 
-_MATH = _names(
+MATH = _names(
     """
     abs acos acosh asin asinh atan atan2 atanh bit_count cbrt ceil ceiling cos cosh cot degrees even exp
     factorial fdiv floor fmod gamma gcd greatest greatest_common_divisor isfinite isinf isnan lcm least
@@ -32,7 +45,7 @@ _MATH = _names(
     """
 )
 
-_STRING = _names(
+STRING = _names(
     """
     array_to_string array_to_string_comma_default ascii bar base64 bin bit_length bit_position bitstring
     char_length character_length chr concat concat_ws contains damerau_levenshtein decode editdist3 encode
@@ -50,7 +63,7 @@ _STRING = _names(
     """
 )
 
-_TIME = _names(
+TIME = _names(
     """
     age ago century current_date current_localtime current_localtimestamp date_add date_diff date_part
     date_sub date_trunc datediff datepart datesub datetrunc day dayname dayofmonth dayofweek dayofyear
@@ -103,9 +116,9 @@ _JSON = _names(
 )
 
 # What drivers and BI tools ask at the start; none of these says more than a fixed name.
-_ABOUT = _names("current_role current_schema current_user pg_typeof session_user typeof user version")
+ABOUT = _names("current_role current_schema current_user pg_typeof session_user typeof user version")
 
-SCALAR = _OPERATORS | _MATH | _STRING | _TIME | _NESTED | _JSON | _ABOUT
+SCALAR = _OPERATORS | MATH | STRING | TIME | _NESTED | _JSON | ABOUT
 
 AGGREGATE = _names(
     """
@@ -135,6 +148,12 @@ MERUTABLE = _names(
     merutable_changes merutable_clock merutable_digest merutable_status merutable_tables merutable_wait
     """
 )
+
+# The tables of information_schema, which are relations of the server's own as well.
+INFORMATION_TABLES = _names("columns key_column_usage schemata table_constraints tables")
+
+# Where the statement's own view stands; the view gives them their values, see `view.py`.
+POSITION = _names("merutable_lag_ms merutable_seq")
 
 TYPES = _names(
     """

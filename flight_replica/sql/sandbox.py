@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from flight_replica.errors import NotAllowed, ReadOnly
+from flight_replica.errors import InvalidStatement, NotAllowed, ReadOnly
 from flight_replica.sql.calls import TableFunction, found_functions
 from flight_replica.sql.database import quote
-from flight_replica.sql.statement import Token, fold, kind_of, single, tokens, tree_of
+from flight_replica.sql.shows import shown
+from flight_replica.sql.statement import Token, kind_of, single, tokens, tree_of
 from flight_replica.sql.walk import Resolve, Scope, Walk
 
-__all__ = ["Checked", "TableFunction", "bind_functions", "check_select", "parameters_of", "put"]
+__all__ = ["EXPLAIN", "Checked", "TableFunction", "bind_functions", "check_select", "parameters_of", "put"]
 
-SHOW_TABLES = "SELECT table_name AS name FROM merutable_tables() ORDER BY name"
+EXPLAIN = ("EXPLAIN ANALYZE ", "EXPLAIN ")  # how a checked EXPLAIN begins
 
 _DATA_OR_SCHEMA = frozenset(
     {"INSERT", "UPDATE", "DELETE", "MERGE", "MERGE_INTO", "CREATE", "CREATE_FUNC", "DROP", "ALTER"}
@@ -34,16 +35,17 @@ class Checked:
     functions: tuple[TableFunction, ...]  # in text order
     parameter_count: int  # ? and $n: the highest number; $name: how many names
     parameter_names: tuple[str, ...] = ()  # of $name parameters, in order of appearance
+    positions: tuple[tuple[str, str], ...] = ()  # tables whose position it asks for: (as spelled, as served)
 
 
 def check_select(sql: str, resolve: Resolve) -> Checked:
     """The checked statement. `resolve` gives a served table's name for a name as spelled, or None.
 
-    SHOW TABLES comes back as a query of `merutable_tables()`. Raises `InvalidStatement` (syntax, not one
-    statement), `ReadOnly` (it writes), `NotAllowed`, `TableNotFound`, `LimitExceeded`.
+    SHOW and DESCRIBE of what is served come back as queries, see `shows.py`. Raises `InvalidStatement`
+    (syntax, not one statement), `ReadOnly` (it writes), `NotAllowed`, `TableNotFound`, `LimitExceeded`.
     """
     text = single(sql)
-    kind = kind_of(text)
+    kind = _kind(text, sql)
     words = tokens(text)
     if kind == "EXPLAIN":
         return _check_explain(text, words, resolve)
@@ -52,9 +54,18 @@ def check_select(sql: str, resolve: Resolve) -> Checked:
         raise ReadOnly(f"{name} writes")
     if kind != "SELECT":
         raise NotAllowed(f"{name} statements aren't allowed here")
-    if [fold(word.text) for word in words] == ["show", "tables"]:
-        text = SHOW_TABLES
-    return _check_query(text, resolve)
+    return _check_query(shown(words, resolve) or text, resolve)
+
+
+def _kind(text: str, sent: str) -> str:
+    """`kind_of(text)`; an error in it tells the place in the text as it was sent."""
+    try:
+        return kind_of(text)
+    except NotAllowed:
+        raise
+    except InvalidStatement:
+        kind_of(sent)
+        raise
 
 
 def _check_explain(text: str, words: Sequence[Token], resolve: Resolve) -> Checked:
@@ -77,7 +88,7 @@ def _check_query(text: str, resolve: Resolve) -> Checked:
     walk.check(statement, Scope())
     count, names = parameters_of(walk)
     calls = found_functions(walk, text, statement["node"])
-    return Checked(text, tuple(walk.tables), calls, count, names)
+    return Checked(text, tuple(walk.tables), calls, count, names, tuple(walk.positions.items()))
 
 
 def parameters_of(walk: Walk) -> tuple[int, tuple[str, ...]]:
@@ -90,12 +101,12 @@ def parameters_of(walk: Walk) -> tuple[int, tuple[str, ...]]:
 def bind_functions(checked: Checked, names: Sequence[str]) -> str:
     """The statement with each call replaced by the relation of the same place in `names`.
 
-    A call without an alias gets its function's name as one, so that columns can be qualified by it.
+    One without an alias gets its own name as one, so that columns can be qualified by it.
     """
     assert len(names) == len(checked.functions), "one relation a call"
     data = checked.sql.encode()
     for call, name in reversed(list(zip(checked.functions, names, strict=True))):
-        alias = "" if call.has_alias else f" AS {quote(call.name)}"
+        alias = "" if call.has_alias else f" AS {quote(call.known_as)}"
         data = put(data, call.start, call.length, quote(name) + alias)
     return data.decode()
 

@@ -14,6 +14,7 @@ import duckdb
 
 from flight_replica.errors import InvalidStatement, LimitExceeded, NotAllowed
 from flight_replica.sql.database import open_database
+from flight_replica.sql.messages import syntax_error
 
 __all__ = ["Node", "Token", "fold", "kind_of", "nested", "parser", "single", "tokens", "tree_of", "unquoted"]
 
@@ -135,7 +136,7 @@ def kind_of(sql: str) -> str:
     try:
         found = parser().extract_statements(sql)
     except duckdb.Error as error:
-        raise InvalidStatement(str(error).strip()) from error
+        raise InvalidStatement(syntax_error(error, sql, parser())) from error
     if len(found) != 1:
         raise InvalidStatement(f"exactly one statement at a time, found {len(found)}")
     name = str(found[0].type).rpartition(".")[2]

@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from flight_replica.errors import Closed, InvalidStatement, LimitExceeded, TimedOut
 from flight_replica.position import TablePosition
-from flight_replica.sql.database import quote
+from flight_replica.sql.database import literal, quote
+from flight_replica.sql.messages import one_line
 
 BATCH_ROWS = 8192  # rows a batch out of DuckDB; the server cuts by bytes
 
@@ -48,6 +49,22 @@ class View:
         """Let statements of this view read Arrow data by `name`; a reader can be read once."""
         self._session.register(name, data)
 
+    def set_time_zone(self, zone: str) -> None:
+        """Read and show times in this zone (a name that `zone_name` gave), instead of UTC."""
+        self._session.execute(f"SET TimeZone = {literal(zone)}")
+
+    def define_positions(self, names: Mapping[str, str]) -> None:
+        """Let statements ask where tables stand: `merutable_seq(name)` and `merutable_lag_ms(name)`.
+
+        `names`: as statements spell them -> as the view's positions do.
+        """
+        at = {position.table: position for position in self.positions}
+        seqs = {name: f"{at[table].visible_seq}::UBIGINT" for name, table in names.items()}
+        lags = {name: _lag_sql(at[table].lag_us) for name, table in names.items()}
+        for function, values in (("merutable_seq", seqs), ("merutable_lag_ms", lags)):
+            cases = " ".join(f"WHEN {literal(name)} THEN {value}" for name, value in values.items())
+            self._session.execute(f"CREATE OR REPLACE TEMP MACRO {function}(name) AS CASE name {cases} END")
+
     def plan(self, sql: str, parameters: Parameters = ()) -> pa.Schema:
         """The result's schema, without running the statement. Raises `InvalidStatement`.
 
@@ -55,7 +72,12 @@ class View:
         """
         with duckdb_errors():
             relation = self._session.sql(sql, params=parameters or None)
-            return relation.limit(0).to_arrow_table().schema if relation is not None else pa.schema([])
+            if relation is None:
+                return pa.schema([])
+            schema = relation.limit(0).to_arrow_table().schema
+            # LIMIT makes a subquery of it, in which columns of the same name get others.
+            fields = [field.with_name(name) for field, name in zip(schema, relation.columns, strict=True)]
+            return pa.schema(fields, schema.metadata)
 
     def execute(
         self, sql: str, parameters: Parameters = (), batch_rows: int = BATCH_ROWS
@@ -97,6 +119,10 @@ class View:
         self.close()
 
 
+def _lag_sql(lag_us: int) -> str:
+    return "NULL::DOUBLE" if lag_us < 0 else f"{lag_us / 1000!r}::DOUBLE"
+
+
 def read_batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
     """The batches of a reader that `View.execute` gave, with our errors."""
     while True:
@@ -127,6 +153,8 @@ def duckdb_errors() -> Iterator[None]:
         if text.startswith(_NOT_ITS_FAULT_TEXT):
             raise
         raise _as_ours(text) from error
+    except pa.ArrowException as error:
+        raise InvalidStatement(f"the result has no form in Arrow: {error}") from error
 
 
 def _as_ours(text: str) -> InvalidStatement | TimedOut | LimitExceeded:
@@ -134,4 +162,4 @@ def _as_ours(text: str) -> InvalidStatement | TimedOut | LimitExceeded:
         return TimedOut("the statement was interrupted")
     if text.startswith("Out of Memory Error"):
         return LimitExceeded(f"the statement needs more memory than there is: {text}")
-    return InvalidStatement(text)
+    return InvalidStatement(one_line(text))

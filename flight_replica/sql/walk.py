@@ -11,8 +11,18 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flight_replica.errors import LimitExceeded, NotAllowed, ReadOnly, TableNotFound
-from flight_replica.sql.functions import AGGREGATE, MERUTABLE, SCALAR, TABLE, TYPES, WINDOW
+from flight_replica.sql.functions import (
+    AGGREGATE,
+    INFORMATION_TABLES,
+    MERUTABLE,
+    POSITION,
+    SCALAR,
+    TABLE,
+    TYPES,
+    WINDOW,
+)
 from flight_replica.sql.hogs import GROWTH_MAX, LAMBDA_LISTS, check_rows, constant, growth
+from flight_replica.sql.names import INFORMATION_SCHEMA
 from flight_replica.sql.statement import Node, fold
 
 __all__ = ["HIDDEN_COLUMN", "FoundCall", "Scope", "Walk", "items", "served_table", "text_of", "texts"]
@@ -52,7 +62,10 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class FoundCall:
-    """A call of one of the server's own relations: its table reference and the SELECT it stands in."""
+    """One of the server's own relations: its table reference and the SELECT it stands in.
+
+    The reference is a call, or a table of `information_schema`, which stands in no SELECT here.
+    """
 
     ref: Node
     select: Node | None
@@ -79,6 +92,7 @@ class Walk:
     tables: dict[str, None] = field(default_factory=dict)  # in order of appearance
     calls: list[FoundCall] = field(default_factory=list)
     parameters: dict[str, None] = field(default_factory=dict)
+    positions: dict[str, str] = field(default_factory=dict)  # asked for: a table as spelled -> as served
     _levels: list[_Level] = field(default_factory=list)
     _select_of: dict[int, Node] = field(default_factory=dict)  # id of a table reference -> its SELECT
 
@@ -128,12 +142,23 @@ class Walk:
     def _function(self, node: Node, scope: Scope, level: int, allowed: frozenset[str]) -> int:
         """Check a call; the level its arguments grow in."""
         name = _function_name(node)
+        if name in POSITION and allowed is not WINDOW:
+            self._position(name, node)
+            return level
         if name not in allowed:
             raise NotAllowed(f"function '{name}' isn't allowed here")
         own = growth(name, [argument["expression"] for argument in _arguments(node)])
         if own > 1 and scope.is_recursive:
             raise NotAllowed(f"function '{name}' isn't allowed in the repeated part of a recursive query")
         return self._level(level, multiplies=own > 1 or name in LAMBDA_LISTS, own=own)
+
+    def _position(self, name: str, node: Node) -> None:
+        """`merutable_seq('t')` and its like read the table as a FROM does."""
+        values = [constant(argument["expression"]) for argument in _arguments(node)]
+        if len(values) != 1 or not isinstance(values[0], str):
+            raise NotAllowed(f"{name}() takes the name of one table, a literal text")
+        self.positions[values[0]] = served = served_table([values[0]], self.resolve)
+        self.tables[served] = None
 
     # --- queries and table references --------------------------------------------------------------
 
@@ -153,7 +178,7 @@ class Walk:
                 return self._table_function(node, scope, level)
             case "SHOW_REF" if node.get("query") is None:
                 raise NotAllowed(
-                    "SHOW isn't allowed here but as SHOW TABLES; DESCRIBE shows a table's columns"
+                    "SHOW isn't allowed here but of TABLES, ALL TABLES, SCHEMAS, DATABASES and a served table"
                 )
             case "PIVOT" if any(text_of(pivot, "pivot_enum") for pivot in items(node, "pivots")):
                 raise NotAllowed("PIVOT over an enum isn't allowed here: list the values, IN (…)")
@@ -185,6 +210,10 @@ class Walk:
     def _table(self, ref: Node, scope: Scope) -> None:
         path = texts(ref["qualified_name"], "path")
         if len(path) == 1 and fold(path[0]) in scope.ctes:
+            return
+        if len(path) == 2 and fold(path[0]) == INFORMATION_SCHEMA:
+            _check_information_table(path[1])
+            self.calls.append(FoundCall(ref, None))
             return
         self.tables[served_table(path, self.resolve)] = None
 
@@ -255,6 +284,12 @@ def served_table(path: list[str], resolve: Resolve) -> str:
     return served
 
 
+def _check_information_table(name: str) -> None:
+    if fold(name) not in INFORMATION_TABLES:
+        tables = ", ".join(sorted(INFORMATION_TABLES))
+        raise NotAllowed(f"table '{INFORMATION_SCHEMA}.{name}' isn't served here, only {tables}")
+
+
 def _arguments(call: Node) -> list[dict[str, Node]]:
     return [argument for argument in items(call, "arguments") if isinstance(argument, dict)]  # type: ignore[misc]
 
@@ -267,12 +302,6 @@ def _function_name(call: Node) -> str:
     if fold(text_of(call, "function_name")) != fold(path[-1]):
         raise NotAllowed(f"function '{'.'.join(path)}' isn't allowed here")
     return fold(path[-1])
-
-
-def _check_column(node: Node) -> None:
-    """A name that no column has is a call without brackets: refuse the one that isn't on the list."""
-    if [fold(name) for name in texts(node, "column_names")] == ["current_catalog"]:
-        raise NotAllowed("function 'current_catalog' isn't allowed here")
 
 
 def _check_type(node: Node) -> None:

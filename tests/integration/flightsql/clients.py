@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from pyarrow import flight
 
 from flight_replica._pb import flight_sql_pb2 as pb
-from flight_replica.flightsql.commands import pack
+from flight_replica.flightsql.commands import pack, unpack
 
 
 def descriptor(message: Message) -> flight.FlightDescriptor:
@@ -52,6 +52,29 @@ class RawClient:
 
     def act(self, name: str, message: Message) -> list[bytes]:
         return [result.body.to_pybytes() for result in self.client.do_action((name, pack(message)))]
+
+    def begin(self) -> bytes:
+        """The id of a new transaction."""
+        (result,) = self.act("BeginTransaction", pb.ActionBeginTransactionRequest())
+        found = unpack(result, "the action's result")
+        assert isinstance(found, pb.ActionBeginTransactionResult)
+        return bytes(found.transaction_id)
+
+    def rows_in(self, transaction_id: bytes, sql: str, **headers: str) -> list[dict[str, object]]:
+        """The rows of a statement of a transaction."""
+        command = pb.CommandStatementQuery(query=sql, transaction_id=transaction_id)
+        rows: list[dict[str, object]] = self.open(self.command(command, **headers)).read_all().to_pylist()
+        return rows
+
+    def commit(self, transaction_id: bytes) -> None:
+        self.end_transaction(transaction_id, pb.ActionEndTransactionRequest.END_TRANSACTION_COMMIT)
+
+    def roll_back(self, transaction_id: bytes) -> None:
+        self.end_transaction(transaction_id, pb.ActionEndTransactionRequest.END_TRANSACTION_ROLLBACK)
+
+    def end_transaction(self, transaction_id: bytes, action: int) -> None:
+        request = pb.ActionEndTransactionRequest(transaction_id=transaction_id, action=action)
+        assert self.act("EndTransaction", request) == []
 
 
 def _options(headers: dict[str, str]) -> flight.FlightCallOptions:

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from typing import Any
 
 import adbc_driver_flightsql.dbapi as adbc
 import pyarrow as pa
@@ -48,8 +49,8 @@ def service() -> Iterator[MemoryService]:
 def serve(service: MemoryService) -> Iterator[Serve]:
     servers: list[FlightSqlServer] = []
 
-    def start(limits: ServerLimits = DEFAULT_LIMITS) -> FlightSqlServer:
-        servers.append(FlightSqlServer(service, "127.0.0.1", 0, limits))
+    def start(limits: ServerLimits = DEFAULT_LIMITS, **access: Any) -> FlightSqlServer:
+        servers.append(FlightSqlServer(service, "127.0.0.1", 0, limits, **access))
         return servers[-1]
 
     yield start

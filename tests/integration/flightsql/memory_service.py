@@ -6,18 +6,19 @@ Rows, seq and ops change under one lock; a write is one commit. Only what the fr
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import pyarrow as pa
 
 from flight_replica.conform import conform
-from flight_replica.errors import ConstraintViolation, InvalidStatement, TableNotFound
-from flight_replica.flightsql.service import IngestMode, TableEntry, WriteResult
+from flight_replica.errors import ConstraintViolation, InvalidStatement, ReadOnly, TableNotFound
+from flight_replica.flightsql.service import Ending, IngestMode, PendingWrites, TableEntry, WriteResult
 from flight_replica.keys import KeyCodec
 from flight_replica.log.op_log import OpLog
-from flight_replica.position import TablePosition
+from flight_replica.log.reading import wait_until_at
+from flight_replica.position import Demand, TablePosition
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import open_database, quote
 from flight_replica.sql.dml import parse_dml, retarget
@@ -109,16 +110,38 @@ class MemoryService:
 
     def open_view(self, tables: Sequence[str]) -> View:
         with self._lock:
-            session = self._database.cursor()
-            session.execute("BEGIN TRANSACTION READ ONLY")
-            session.execute("SELECT count(*) FROM duckdb_tables()").fetchall()  # takes the snapshot
-            found = [self._table(name) for name in tables]
-            view = View(session, [self._position(table) for table in found], self._released)
-            self.open_views += 1
+            return self._open_view(tables)
+
+    def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
+        with self._lock:
+            return [self._open_view(tables) for _ in range(count)]
+
+    def open_view_as_of(self, tables: Sequence[str], seqs: Mapping[str, int]) -> View:
+        view = self.open_view(tables)
+        if any(seqs.get(at.table, at.visible_seq) != at.visible_seq for at in view.positions):
+            view.close()
+            raise InvalidStatement("only the newest seq is held here")
+        return view
+
+    def begin(self, snapshot: Sequence[TablePosition] | None = None) -> PendingWrites:
+        raise ReadOnly("this service has no write transactions")
+
+    def _open_view(self, tables: Sequence[str]) -> View:
+        session = self._database.cursor()
+        session.execute("BEGIN TRANSACTION READ ONLY")
+        session.execute("SELECT count(*) FROM duckdb_tables()").fetchall()  # takes the snapshot
+        found = [self._table(name) for name in tables]
+        view = View(session, [self._position(table) for table in found], self._released)
+        self.open_views += 1
         for table in found:
             session.execute(f"SELECT count(*) FROM {table.stored}").fetchall()
             view.bind(table.name, f"SELECT * FROM {table.stored}")
         return view
+
+    def wait_for(self, demand: Demand, timeout_seconds: float, ending: Ending) -> None:
+        feed = self.feed(demand.table)
+        ending.on_end(feed.wake)
+        wait_until_at(feed, demand.min_seq, timeout_seconds, lambda: ending.is_ended)
 
     def _released(self) -> None:
         with self._lock:

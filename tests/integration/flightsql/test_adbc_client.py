@@ -125,12 +125,6 @@ def test_connect_with_user_and_password_is_let_in(server: FlightSqlServer) -> No
         assert _rows(cursor, "SELECT 1") == [(1,)]
 
 
-def test_transactions_are_refused_so_that_adbc_only_warns(server: FlightSqlServer) -> None:
-    with pytest.warns(Warning, match="Cannot disable autocommit"):
-        connection = adbc.connect(f"grpc://127.0.0.1:{server.port}")
-    connection.close()
-
-
 def test_get_objects_shows_tables_columns_and_types(connection: adbc.Connection) -> None:
     (catalog,) = connection.adbc_get_objects(depth="all").read_all().to_pylist()
     (schema,) = catalog["catalog_db_schemas"]
@@ -139,7 +133,7 @@ def test_get_objects_shows_tables_columns_and_types(connection: adbc.Connection)
         t["table_name"]: [c["column_name"] for c in t["table_columns"]] for t in schema["db_schema_tables"]
     }
     assert columns == {"orders": ["id", "item", "price"], "odd": ["seq", "op"]}
-    assert connection.adbc_get_table_types() == ["BASE TABLE", "TABLE"]
+    assert connection.adbc_get_table_types() == ["SYSTEM TABLE", "TABLE", "VIEW"]
     assert connection.adbc_get_table_schema("orders").names == ["id", "item", "price"]
     assert connection.adbc_get_info()["vendor_name"] == "flight-replica test"
 

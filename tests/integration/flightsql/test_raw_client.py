@@ -404,7 +404,7 @@ def test_a_long_error_with_signs_beyond_ascii_still_arrives(raw: RawClient) -> N
         raw.info(f'SELECT "{"é" * 3000}" FROM orders')
 
 
-@pytest.mark.parametrize("name", ["BeginTransaction", "CancelQuery", "SetSessionOptions"])
+@pytest.mark.parametrize("name", ["BeginSavepoint", "EndSavepoint"])
 def test_actions_that_are_not_served_are_unimplemented(raw: RawClient, name: str) -> None:
     with pytest.raises(pa.ArrowNotImplementedError, match=f"{name} isn't served"):
         list(raw.client.do_action((name, b"")))
@@ -419,10 +419,8 @@ def test_unknown_actions_paths_and_commands_are_refused_clearly(raw: RawClient) 
         raw.client.get_flight_info(flight.FlightDescriptor.for_command(b""))
     with pytest.raises(pa.ArrowNotImplementedError, match="CommandStatementSubstraitPlan"):
         raw.command(pb.CommandStatementSubstraitPlan())
-    assert [action.type for action in raw.client.list_actions()] == [
-        "CreatePreparedStatement",
-        "ClosePreparedStatement",
-    ]
+    listed = {action.type for action in raw.client.list_actions()}
+    assert {"CreatePreparedStatement", "ClosePreparedStatement", "CloseSession"} <= listed
 
 
 def test_get_schema_tells_what_the_rows_will_be(raw: RawClient, service: MemoryService) -> None:

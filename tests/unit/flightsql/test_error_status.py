@@ -1,29 +1,36 @@
 from __future__ import annotations
 
-import pyarrow as pa
 import pytest
 from pyarrow import flight
 
 from flight_replica.errors import (
+    AlreadyExists,
     BaseNotUsable,
+    Busy,
+    Cancelled,
     Closed,
     ConstraintViolation,
+    Forbidden,
     LimitExceeded,
     LogGap,
+    NotAllowed,
     ReadOnly,
     ReplicaError,
+    SessionExpired,
     StatementNotFound,
     TableNotFound,
     TimedOut,
+    Unauthenticated,
     Unavailable,
 )
 from flight_replica.flightsql.status import (
-    MESSAGE_BYTES_MAX,
     Unimplemented,
     as_flight_error,
     boundary,
+    code_of,
     guarded_stream,
 )
+from flight_replica.flightsql.texts import TEXT_BYTES_MAX, told
 from flight_replica.log.wire import decode_log_gap
 
 
@@ -33,8 +40,8 @@ from flight_replica.log.wire import decode_log_gap
         (ReadOnly("r"), ValueError),
         (ConstraintViolation("c"), ValueError),
         (LimitExceeded("l"), ValueError),
-        (TableNotFound("t"), pa.ArrowKeyError),
-        (StatementNotFound("s"), pa.ArrowKeyError),
+        (TableNotFound("t"), KeyError),
+        (StatementNotFound("s"), KeyError),
         (Unavailable("u"), flight.FlightUnavailableError),
         (Closed("c"), flight.FlightUnavailableError),
         (BaseNotUsable("b"), flight.FlightUnavailableError),
@@ -49,6 +56,61 @@ def test_each_error_has_the_class_that_makes_its_code(error: Exception, expected
     assert str(error) in str(found) or not isinstance(error, ReplicaError)
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (LogGap(5, 7, "trimmed"), "OUT_OF_RANGE"),
+        (Unauthenticated("u"), "UNAUTHENTICATED"),
+        (Forbidden("f"), "PERMISSION_DENIED"),
+        (Cancelled("c"), "CANCELLED"),
+        (TimedOut("t"), "DEADLINE_EXCEEDED"),
+        (Busy("b"), "RESOURCE_EXHAUSTED"),
+        (LimitExceeded("l"), "RESOURCE_EXHAUSTED"),
+        (Unavailable("u"), "UNAVAILABLE"),
+        (SessionExpired("s"), "NOT_FOUND"),
+        (AlreadyExists("a"), "ALREADY_EXISTS"),
+        (ReadOnly("r"), "FAILED_PRECONDITION"),
+        (NotAllowed("n"), "INVALID_ARGUMENT"),
+        (Unimplemented("u"), "UNIMPLEMENTED"),
+        (RuntimeError("r"), "INTERNAL"),
+    ],
+)
+def test_each_error_has_its_exact_code(error: Exception, code: str) -> None:
+    assert code_of(error) == code
+
+
+def test_what_can_be_tried_again_says_so_at_the_end_of_its_text() -> None:
+    assert str(as_flight_error(Unavailable("full"), "here")) == "full (retryable)"
+    assert str(as_flight_error(TableNotFound("gone"), "here")) == "gone"
+
+
+def test_an_exception_that_pyarrow_quotes_twice_gives_its_text_once_and_then_its_code() -> None:
+    found = as_flight_error(LimitExceeded("too much"), "here")
+    assert (str(found), str(found), type(found).__name__) == ("too much", "", "RESOURCE_EXHAUSTED")
+
+
+def test_flight_errors_of_get_schema_are_plain_ones_with_the_exact_code() -> None:
+    found = as_flight_error(Unavailable("full"), "get_schema")
+    assert (type(found).__name__, str(found)) == ("UNAVAILABLE", "full (retryable)")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("No magic bytes in '/srv/my data/t-1/a.parquet'", "No magic bytes in '…/a.parquet'"),
+        ('can\'t open "/srv/x/a.parquet": gone', 'can\'t open "…/a.parquet": gone'),
+        ("base /srv/x/y/a.parquet is gone", "base …/a.parquet is gone"),
+        ("base file:///srv/x/a.parquet is gone", "base …/a.parquet is gone"),
+        ("see http://host/dir/page", "see http://host/dir/page"),
+        ("2020/01/02 is no date, a/b no path", "2020/01/02 is no date, a/b no path"),
+        ("SELECT a / b / c", "SELECT a / b / c"),
+        ("one\n\ttwo\nthree ", "one two three"),
+    ],
+)
+def test_a_text_is_one_line_without_directories(text: str, expected: str) -> None:
+    assert told(text) == expected
+
+
 def test_a_log_gap_keeps_its_details() -> None:
     found = as_flight_error(LogGap(5, 7, "trimmed"), "here")
     gap = decode_log_gap(found.extra_info)
@@ -59,7 +121,7 @@ def test_a_log_gap_keeps_its_details() -> None:
 @pytest.mark.parametrize("text", ["x" * 5000, "é" * 5000])
 def test_a_long_message_is_cut_between_signs(text: str) -> None:
     found = str(as_flight_error(Unavailable(text), "here"))
-    assert len(found.encode()) <= MESSAGE_BYTES_MAX + 20
+    assert len(found.encode()) <= TEXT_BYTES_MAX
     assert "…" in found
 
 
@@ -72,7 +134,7 @@ def test_handlers_and_streams_raise_flight_errors_alone() -> None:
         yield 1
         raise Unavailable("later")
 
-    with pytest.raises(pa.ArrowKeyError):
+    with pytest.raises(KeyError):
         handler()
     items = guarded_stream(stream(), "here")  # type: ignore[arg-type,var-annotated]
     assert next(items) == 1

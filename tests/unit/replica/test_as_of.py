@@ -70,7 +70,9 @@ def test_a_newer_base_moves_the_held_seqs_on(
 
 def test_without_the_history_only_the_visible_seq_is_held(primary: SmallTable, workspace: Workspace) -> None:
     settings = ReplicaSettings(history_bytes_max=1)
-    with closing(Replica.open(primary.base, primary.log(), workspace=workspace, settings=settings)) as replica:
+    with closing(
+        Replica.open(primary.base, primary.log(), workspace=workspace, settings=settings)
+    ) as replica:
         for key in range(3):
             primary.commit(put(key, 7))
             replica.advance()

@@ -1,0 +1,48 @@
+"""Where parameters stand in a statement's text, and other texts in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flight_replica.sql.statement import fold, tokens, unquoted
+
+__all__ = ["Place", "numbered", "places_of", "replaced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One parameter in the text: its key (a number, or its name), and its bytes."""
+
+    key: str
+    start: int
+    end: int
+
+
+def places_of(sql: str, keys: Sequence[str]) -> list[Place]:
+    """Every parameter in text order; `?` has the next number."""
+    spelled = {fold(key): key for key in keys}
+    words, places, count = tokens(sql), [], 0
+    for index, word in enumerate(words):
+        if word.says("?"):
+            count += 1
+            places.append(Place(str(count), word.start, word.end))
+        elif word.says("$") and index + 1 < len(words) and words[index + 1].start == word.end:
+            following = words[index + 1]
+            key = fold(unquoted(following.text))
+            places.append(Place(spelled.get(key, key), word.start, following.end))
+    return places
+
+
+def replaced(sql: str, places: Sequence[Place], texts: Mapping[str, str]) -> str:
+    data = sql.encode()
+    for place in reversed(places):
+        data = data[: place.start] + texts.get(place.key, "NULL").encode() + data[place.end :]
+    return data.decode()
+
+
+def numbered(text: str, before: int) -> str:
+    """The text with `$n` for each `?`, of which `before` stand in front of it."""
+    marks = [word for word in tokens(text) if word.says("?")]
+    places = [Place(str(before + number), mark.start, mark.end) for number, mark in enumerate(marks, 1)]
+    return replaced(text, places, {place.key: f"${place.key}" for place in places})
