@@ -29,9 +29,10 @@ _VERSION = re.compile("[0-9]{1,19}")
 class MerutableBase:
     """Base snapshots of one table from the catalog directory of its engine. Stateless but for a memo.
 
-    `table` must be the name that the catalog has. `schema` is what the table looks like while
-    nothing is flushed yet, or columns that no file holds yet. `lineage` is the one of the feed that
-    the base is to join; without it the table's own UUID counts.
+    `table` is the name that is served here; `catalog_name` and `table_uuid`, where they are stated, must
+    be the catalog's own. `schema` is what the table looks like while nothing is flushed yet, or columns
+    that no file holds yet. `lineage` is the one of the feed that the base is to join; without it the
+    table's own UUID counts.
     """
 
     def __init__(
@@ -41,12 +42,15 @@ class MerutableBase:
         table: str,
         schema: TableSchema | None = None,
         lineage: UUID | None = None,
+        catalog_name: str | None = None,
+        table_uuid: UUID | None = None,
     ) -> None:
         self._catalog = Path(catalog)
         self._table = table
         self._schema = schema
         self._lineage = lineage
-        self._table_uuid: UUID | None = None  # of the first snapshot loaded; a lineage has one
+        self._catalog_name = catalog_name
+        self._table_uuid = table_uuid  # stated, or of the first snapshot loaded; a lineage has one
         self._polled: tuple[int, int] | None = None  # version in the hint, snapshot id in that manifest
 
     def poll(self) -> int | None:
@@ -134,9 +138,10 @@ class MerutableBase:
         return BaseSnapshot(self._table, self._lineage, 0, 0, self._schema, (), is_lower_bound=True)
 
     def _check_identity(self, manifest: Manifest) -> None:
-        if manifest.table_name != self._table:
+        if self._catalog_name not in (None, manifest.table_name):
             raise BaseError(
-                f"catalog {self._catalog} is of table {manifest.table_name!r}, asked for {self._table!r}"
+                f"catalog {self._catalog} is of table {manifest.table_name!r}, "
+                f"asked for {self._catalog_name!r}"
             )
         if self._lineage is not None and self._table_uuid not in (None, manifest.table_uuid):
             raise BaseError(

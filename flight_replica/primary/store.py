@@ -82,7 +82,13 @@ class TableRecord:
 
 @contextmanager
 def lock_directory(directory: Path) -> Iterator[None]:
-    """Hold `directory` for this process alone. Raises `ConfigError` when another holds it."""
+    """Hold `directory` for this process alone.
+
+    Raises `ConfigError` when another holds it, or when it holds files that aren't a primary's.
+    """
+    names = set(os.listdir(directory))
+    if names and not names & {LOCK_NAME, FILE_NAME}:
+        raise ConfigError(f"data directory {directory} holds other files; give an empty or new one")
     handle = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

@@ -112,7 +112,13 @@ def base_of(published: PublishedTable, schema: TableSchema) -> BaseSource:
     if published.base_kind == "iceberg" and uri is not None:
         return IcebergBase(uri, table=published.name, lineage=published.lineage)
     if published.base_kind == "merutable" and uri is not None:
-        return MerutableBase(local_path(uri), table=published.name, schema=schema, lineage=published.lineage)
+        return MerutableBase(
+            local_path(uri),
+            table=published.name,
+            schema=schema,
+            lineage=published.lineage,
+            table_uuid=UUID(published.table_uuid),
+        )
     raise BaseError(
         f"table {published.name!r}: a base of kind {published.base_kind!r} at {uri} can't be read"
     )

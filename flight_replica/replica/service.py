@@ -18,7 +18,7 @@ from flight_replica.errors import Closed, ReadOnly, ReplicaError, TableNotFound,
 from flight_replica.flightsql.service import Ending, IngestMode, PendingWrites, TableEntry, WriteResult
 from flight_replica.log.feed import TableFeed
 from flight_replica.position import Demand, TablePosition
-from flight_replica.replica.as_of import open_view_as_of
+from flight_replica.replica.as_of import OlderViews
 from flight_replica.replica.published import PublishedTable
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
@@ -50,6 +50,7 @@ class ReplicaService:
     ) -> None:
         """Serves `names` of `upstream`, all it lists if there are none, and the tables of `fixed` origin."""
         self._workspace = workspace
+        self._older_views = OlderViews(workspace)
         self._upstream = upstream
         self._settings = settings
         self._origins = dict(fixed or {})  # tables that are served whatever is listed
@@ -136,7 +137,7 @@ class ReplicaService:
 
     def open_view_as_of(self, tables: Sequence[str], seqs: Mapping[str, int]) -> View:
         replicas = {name: self._table(name).replica for name in tables}
-        return open_view_as_of(self._workspace, replicas, seqs)
+        return self._older_views.open(replicas, seqs)
 
     def wait_for(self, demand: Demand, timeout_seconds: float, ending: Ending) -> None:
         wait_for(self._table(demand.table).replica, demand, time.monotonic() + timeout_seconds, ending)
@@ -201,5 +202,12 @@ def _entry(table: TableReplica, published: PublishedTable | None) -> TableEntry:
         base_version=published.base_version if published is not None else None,
         base_seq=published.base_seq if published is not None else None,
         state=state,
-        reason=reason,
+        reason=reason or _remark(replica),
     )
+
+
+def _remark(replica: Replica | None) -> str:
+    """What a reader of a table that is well should know all the same."""
+    if replica is not None and replica.is_loaded and replica.state.is_lower_bound:
+        return "base_seq is a lower bound: nobody vouches for the catalog's newest op"
+    return ""

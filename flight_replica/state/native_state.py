@@ -46,6 +46,7 @@ class NativeState:
         self.lineage: UUID = source.lineage
         self.base_seq = source.base_seq
         self.base_version = source.base_version
+        self.is_lower_bound = source.is_lower_bound
         self._ops_applied = source.ops_applied
         self._ops_copied = source.ops_applied
         with ExitStack() as undo:

@@ -63,6 +63,10 @@ class ParquetState:
         return self.snapshot.version
 
     @property
+    def is_lower_bound(self) -> bool:
+        return self.snapshot.is_lower_bound
+
+    @property
     def visible_seq(self) -> int:
         return self._tail.visible_seq
 

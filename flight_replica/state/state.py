@@ -59,6 +59,11 @@ class ReplicaState(Protocol):
         ...
 
     @property
+    def is_lower_bound(self) -> bool:
+        """Whether the base may hold ops above base_seq, as nobody vouches for it."""
+        ...
+
+    @property
     def visible_seq(self) -> int:
         """The newest seq applied and committed; never goes back."""
         ...

@@ -7,6 +7,7 @@ import itertools
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import duckdb
@@ -15,6 +16,8 @@ from flight_replica.errors import ConfigError
 from flight_replica.sql.database import open_database
 
 _MARK = "flight-replica.lock"
+_PREFIX = "flight-replica-"  # of temporary folders
+_LEFT_OVER_SECONDS = 60.0  # a younger folder may be one that its process is about to lock
 
 
 class Workspace:
@@ -26,7 +29,9 @@ class Workspace:
 
     def __init__(self, directory: Path | None = None, *, memory_limit: str | None = None) -> None:
         self._is_temporary = directory is None
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="flight-replica-"))
+        if directory is None:
+            _remove_left_over()
+        self.directory = directory or Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._lock_file = self._claim()
         self._states = self.directory / "states"
         shutil.rmtree(self._states, ignore_errors=True)
@@ -67,3 +72,21 @@ class Workspace:
         os.close(self._lock_file)
         if self._is_temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _remove_left_over() -> None:
+    """Remove temporary folders of processes that were killed: those whose lock nobody holds."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        try:
+            if time.time() - folder.stat().st_mtime < _LEFT_OVER_SECONDS:
+                continue
+            handle = os.open(folder / _MARK, os.O_RDWR)
+        except OSError:  # not ours, or just being made
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # in use
+            continue
+        finally:
+            os.close(handle)

@@ -62,6 +62,7 @@ def test_catalogs_are_served_as_the_engine_reads_their_files(tmp_path: Path) -> 
             expected, schema = samples.expected_base(checkpoint), samples.session_schema(checkpoint)
             assert by_key(query(uri, f"SELECT * FROM {name}"), schema) == by_key(expected, schema), name
             assert position(uri, name)["visible_seq"] == samples.base_seq(expected), name
+            assert "lower bound" in str(status(uri, name)["reason"])
 
 
 def by_key(table: pa.Table, schema: TableSchema) -> dict[bytes, str]:

@@ -134,7 +134,7 @@ def test_odd_but_sound_catalog_is_read_as_the_engine_reads_it(case: str, tmp_pat
 @samples.needs_samples
 @pytest.mark.parametrize("case", sorted(set(cases("broken")) - set(UNNOTICED)))
 def test_broken_catalog_is_refused(case: str, tmp_path: Path) -> None:
-    base = MerutableBase(changed_catalog(case, tmp_path / "catalog"), table="events")
+    base = MerutableBase(changed_catalog(case, tmp_path / "catalog"), table="events", catalog_name="events")
     with pytest.raises(BaseError):
         base.load()
 
@@ -187,7 +187,7 @@ def test_broken_catalog_is_refused(case: str, tmp_path: Path) -> None:
     ],
 )
 def test_damage_is_named(case: str, error: type[BaseError], message: str, tmp_path: Path) -> None:
-    base = MerutableBase(changed_catalog(case, tmp_path / "catalog"), table="events")
+    base = MerutableBase(changed_catalog(case, tmp_path / "catalog"), table="events", catalog_name="events")
     with pytest.raises(error, match=message) as caught:
         base.load()
     assert type(caught.value) is error
@@ -307,3 +307,22 @@ def test_stated_schema_of_another_table_is_refused(tmp_path: Path) -> None:
     other = TableSchema((Column("id", pa.int32(), False),), ("id",))
     with pytest.raises(SchemaMismatch, match="don't extend each other"):
         MerutableBase(checkpoint / "catalog", table="events", schema=other).load()
+
+
+@samples.needs_samples
+def test_a_catalog_is_served_under_any_name(tmp_path: Path) -> None:
+    catalog = samples.catalog(_one_checkpoint(), tmp_path / "catalog")
+    snapshot = MerutableBase(catalog, table="another name").load()
+    assert (snapshot.table, snapshot.row_count > 0) == ("another name", True)
+
+
+@samples.needs_samples
+def test_a_catalog_with_another_uuid_than_the_stated_one_is_refused(tmp_path: Path) -> None:
+    catalog = samples.catalog(_one_checkpoint(), tmp_path / "catalog")
+    with pytest.raises(BaseError, match="now has table UUID"):
+        MerutableBase(catalog, table="t", lineage=LINEAGE, table_uuid=LINEAGE).load()
+
+
+def _one_checkpoint() -> Path:
+    (checkpoint, *_) = sorted((samples.scenario("s02_upserts_dv_on") / "checkpoints").iterdir())
+    return checkpoint

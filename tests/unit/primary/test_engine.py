@@ -367,3 +367,10 @@ def test_bound_floats_keep_the_sign_of_zero(engine: Engine) -> None:
     engine.write("CREATE TABLE f (d DOUBLE PRIMARY KEY)")
     engine.write("INSERT INTO f VALUES (?)", pa.table({"d": [0.0, -0.0]}))
     assert len(replay(engine, "f").rows) == 2
+
+
+def test_a_directory_with_other_files_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="holds other files"):
+        Engine.open(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]

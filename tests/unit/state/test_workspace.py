@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -74,3 +75,21 @@ def test_a_folder_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="can't be used"):
         Workspace(tmp_path / "file" / "data")
+
+
+def test_temporary_folders_of_killed_processes_are_removed_and_others_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "flight-replica-left"
+    left.mkdir()
+    (left / "flight-replica.lock").touch()
+    os.utime(left, (0, 0))
+    other = tmp_path / "flight-replica-other"
+    other.mkdir()
+    used = Workspace()
+    again = Workspace()
+    assert not left.exists()
+    assert {other, used.directory, again.directory} == set(tmp_path.iterdir())
+    used.close()
+    again.close()
