@@ -19,6 +19,7 @@ import pyarrow as pa
 from flight_replica.base.source import BaseSnapshot, BaseSource
 from flight_replica.errors import LimitExceeded, LineageChanged, LogGap
 from flight_replica.log.batches import between, concat
+from flight_replica.log.no_log import NoLog
 from flight_replica.log.op_log import OpLog
 from flight_replica.log.source import FeedMark, LogSource, OpBatch
 from flight_replica.position import TablePosition
@@ -455,9 +456,9 @@ class Replica:
         return seqs
 
     def stand_on_newer_base(self) -> None:
-        """Take the newest base: only its name where every op of it is applied already, else a hot swap."""
+        """Take the newest base: only its name where the log has brought every op of it, else a hot swap."""
         state = self._slot.current
-        if isinstance(state, NativeState):
+        if isinstance(state, NativeState) and not isinstance(self.log, NoLog):
             snapshot = self.base.load()
             with self._rebasing, self._writing:
                 is_covered = snapshot.lineage == self.lineage and snapshot.base_seq <= state.visible_seq
