@@ -357,9 +357,7 @@ def _schema_file(path: str) -> TableSchema:
     return TableSchema.from_engine_json(document)
 
 
-def _serve_until_signal(
-    service: ClosableService, address: tuple[str, int], access: ServerAccess
-) -> int:
+def _serve_until_signal(service: ClosableService, address: tuple[str, int], access: ServerAccess) -> int:
     """Serve until SIGTERM or SIGINT, then end every stream and close the service."""
     from flight_replica.flightsql.server import FlightSqlServer
 

@@ -66,7 +66,7 @@ class FeedService:
         entry = TableEntry(
             name=name,
             schema=feed.schema,
-            table_uuid=str(uuid4()),
+            table_uuid=_table_uuid(checkpoint),
             low_water=feed.low_water,
             position=TablePosition(name, feed.lineage, 0, feed.high_water, high_water=feed.high_water),
             base_kind="merutable",
@@ -104,6 +104,12 @@ class FeedService:
 
     def clock_us(self) -> int:
         return time.time_ns() // 1000
+
+
+def _table_uuid(checkpoint: Path) -> str:
+    """The catalog's own; any before its first commit."""
+    manifest = checkpoint / "manifest.json"
+    return str(json.loads(manifest.read_text())["table_uuid"]) if manifest.exists() else str(uuid4())
 
 
 def _feed(name: str, checkpoint: Path, base_seq: int) -> OpLog:

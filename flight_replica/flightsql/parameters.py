@@ -25,7 +25,7 @@ def read_bound(reader: flight.MetadataRecordBatchReader, bytes_max: int) -> pa.T
             if size > bytes_max:
                 raise LimitExceeded(f"bound parameters take more than bound_bytes_max, {bytes_max} bytes")
         return pa.Table.from_batches(batches, schema)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:  # the latter where no data came at all
         raise InvalidStatement(f"the bound parameters can't be read: {error}") from error
 
 
@@ -88,5 +88,5 @@ def whole_stream(
 
     try:
         return pa.RecordBatchReader.from_batches(reader.schema, batches())
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:  # the latter where no data came at all
         raise InvalidStatement(f"the rows can't be read: {error}") from error

@@ -56,6 +56,11 @@ class PinnedViews:
         with self._changed:
             return 0.0 if self._lent else self._now() - self._used_at
 
+    def touch(self) -> None:
+        """A statement is about to use it."""
+        with self._changed:
+            self._used_at = self._now()
+
     @property
     def age_seconds(self) -> float:
         return self._now() - self.opened_at
@@ -67,7 +72,13 @@ class PinnedViews:
         """
         positions = [self._position(table) for table in tables]
         view = self._take(call)
-        return LentView(view, positions, lambda is_whole: self._take_back(view, is_whole))
+        lent = LentView(view, positions, lambda is_whole: self._take_back(view, is_whole))
+        try:
+            view.take_up(tables)
+        except BaseException:
+            lent.close()
+            raise
+        return lent
 
     def _position(self, table: str) -> TablePosition:
         at = self._positions.get(table)
@@ -173,6 +184,7 @@ class Pins:
                     with self._lock:
                         self._named.pop(key, None)
                     raise
+            entry.views.touch()
             return entry.views
 
     def for_transaction(self, open_views: OpenViews) -> PinnedViews:

@@ -110,7 +110,7 @@ class Service(Protocol):
         ...
 
     def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
-        """As `open_view`, `count` views of the very same moment."""
+        """`count` views of the very same moment, which offer `tables`: bound as `View.take_up` names them."""
         ...
 
     def open_view_as_of(self, tables: Sequence[str], seqs: Mapping[str, int]) -> View:

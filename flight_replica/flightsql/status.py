@@ -168,7 +168,6 @@ class _ToldOnce(Exception):
         return self._texts.pop() if self._texts else ""
 
 
-@functools.cache
 def _plain(base: type[Exception], code: Code) -> Callable[[str], Exception]:
     """A class of exceptions that pyarrow sends as it does `base`, and whose name is the exact code.
 

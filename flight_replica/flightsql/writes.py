@@ -34,9 +34,7 @@ _MODES = {
 class Puts:
     """What a DoPut does. Thread-safe."""
 
-    def __init__(
-        self, service: Service, planner: Planner, handles: Handles, limits: ServerLimits
-    ) -> None:
+    def __init__(self, service: Service, planner: Planner, handles: Handles, limits: ServerLimits) -> None:
         self._service = service
         self._planner = planner
         self._handles = handles
@@ -62,7 +60,8 @@ class Puts:
                 # ADBC sends no schema message here, so the reader can't be touched.
                 return self._run(command.query, context)
             case pb.CommandPreparedStatementUpdate():
-                return _written(self._update(command.prepared_statement_handle, reader, _call(context)), context)
+                result = self._update(command.prepared_statement_handle, reader, _call(context))
+                return _written(result, context)
             case pb.CommandStatementIngest():
                 return _written(self._ingest(command, reader, context), context)
         raise Unimplemented(f"DoPut of {command.DESCRIPTOR.name} isn't served here")
@@ -82,9 +81,7 @@ class Puts:
             raise InvalidStatement("the statement changes nothing; run it as a query")
         return _written(self._planner.write(statement, _call(context)), context)
 
-    def _update(
-        self, handle: bytes, reader: flight.MetadataRecordBatchReader, call: Call
-    ) -> WriteResult:
+    def _update(self, handle: bytes, reader: flight.MetadataRecordBatchReader, call: Call) -> WriteResult:
         statement = self._handles.prepared(handle).statement
         if not isinstance(statement, Write):
             raise InvalidStatement("the prepared statement changes nothing; run it as a query")

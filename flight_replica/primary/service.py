@@ -94,7 +94,13 @@ class PrimaryService:
     def open_view(self, tables: Sequence[str]) -> View:
         session = self.engine.session()
         session.execute("BEGIN TRANSACTION READ ONLY")
-        return self._views([session], tables)[0]
+        (view,) = self._views([session], tables)
+        try:
+            view.take_up([at.table for at in view.positions])
+        except BaseException:
+            view.close()
+            raise
+        return view
 
     def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
         with self.engine.still():
@@ -105,7 +111,10 @@ class PrimaryService:
         return self._views(sessions, tables)
 
     def _views(self, sessions: Sequence[duckdb.DuckDBPyConnection], tables: Sequence[str]) -> list[View]:
-        """A view on each session, whose transactions see the same; the sessions are closed on errors."""
+        """A view on each session, whose transactions see the same, with the tables on offer.
+
+        The sessions are closed on errors.
+        """
         with ExitStack() as undo:
             for session in sessions:
                 undo.callback(session.close)
@@ -115,7 +124,7 @@ class PrimaryService:
             views = [View(session, positions, release=_nothing) for session in sessions]
             for view in views:
                 for record in records:
-                    view.bind(record.name, f"SELECT {record.columns_sql} FROM {record.rows}")
+                    view.offer(record.name, f"SELECT {record.columns_sql} FROM {record.rows}")
             undo.pop_all()
             return views
 

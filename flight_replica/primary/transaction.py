@@ -86,7 +86,7 @@ class WriteTransaction:
         self._keep(replace(record, high_water=record.high_water + ops.num_rows))
 
     def take_logged(self) -> dict[int, pa.RecordBatch]:
-        """What was logged since the last commit's end, by table id, and forget it: a trial keeps it itself."""
+        """What was logged since the last commit's end, by table id; for a trial, which keeps it itself."""
         logged, self._logged = self._logged, {}
         return {id_: concat(batches, batches[0].schema) for id_, batches in logged.items()}
 

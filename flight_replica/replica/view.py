@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flight_replica.position import TablePosition
 from flight_replica.sql.view import View
-from flight_replica.state.state import ReplicaState, StatePosition
+from flight_replica.state.state import ReplicaState, StateKind, StatePosition
 from flight_replica.state.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -25,19 +25,16 @@ def open_view(workspace: Workspace, replicas: Mapping[str, Replica]) -> View:
 
 
 def open_views(workspace: Workspace, replicas: Mapping[str, Replica], count: int) -> Sequence[View]:
-    """As `open_view`, `count` views of the very same moment: nothing is applied while they begin."""
+    """`count` views of the very same moment, which offer the tables: nothing is applied while they begin."""
     with ExitStack() as undo:
         with ExitStack() as still:
             for _, replica in sorted(replicas.items()):  # in one order, so that no two wait for each other
                 still.enter_context(replica.still())
             openings = [undo.enter_context(Opening(workspace, replicas)) for _ in range(count)]
             for opening in openings:
-                opening.begin()
-        views: list[View] = []
-        for opening in openings:
-            views.append(opening.bound())
+                opening.begin(like=openings[0])
         undo.pop_all()
-    return views
+    return [opening.offered() for opening in openings]
 
 
 class Opening:
@@ -53,8 +50,10 @@ class Opening:
         workspace: Workspace,
         replicas: Mapping[str, Replica],
         states: Mapping[str, ReplicaState] | None = None,
+        release: Callable[[], None] | None = None,
     ) -> None:
-        """`states`: what to read instead of a replica's own state, for some tables; closed with the view."""
+        """`states`: what to read instead of a replica's own state, for some tables; `release` is called in
+        the end, and when this raises."""
         self._replicas = replicas
         self._own = dict(states or {})
         self._held = ExitStack()
@@ -62,8 +61,8 @@ class Opening:
         self._states: dict[str, ReplicaState] = {}
         self._seen: dict[str, StatePosition] = {}
         with ExitStack() as undo:
-            for state in self._own.values():
-                undo.callback(state.close)
+            if release is not None:
+                undo.callback(release)
             for name, replica in replicas.items():
                 own = self._own.get(name)
                 self._lags[name] = replica.lag_us() if own is None else -1
@@ -72,17 +71,33 @@ class Opening:
             undo.callback(self._session.close)
             self._held = undo.pop_all()
 
-    def begin(self) -> None:
-        """Take the snapshot."""
+    def begin(self, like: Opening | None = None) -> None:
+        """Take the snapshot; `like` has taken the same one, so that not every position is read again."""
         self._session.execute("BEGIN TRANSACTION READ ONLY")
-        self._seen = {name: state.position(self._session) for name, state in self._states.items()}
+        if like is None or like is self:
+            self._seen = {name: state.position(self._session) for name, state in self._states.items()}
+            return
+        self._seen = like._seen
+        # The first read of a database fixes what is seen of it; native states have one each, others share.
+        kinds = {
+            id(state) if state.kind is StateKind.MERGE_ON_APPLY else 0: state
+            for state in self._states.values()
+        }
+        for state in kinds.values():
+            state.position(self._session)
+
+    def offered(self) -> View:
+        """The view, which holds everything from now on; its tables are bound by `take_up`."""
+        view = View(self._session, [self._position(name) for name in self._seen], self._held.close)
+        for name, state in self._states.items():
+            view.offer(name, state.relation(self._seen[name]))
+        return view
 
     def bound(self) -> View:
-        """The view, which holds everything from now on."""
-        view = View(self._session, [self._position(name) for name in self._seen], self._held.close)
+        """As `offered`, with all tables bound."""
+        view = self.offered()
         try:
-            for name, state in self._states.items():
-                view.bind(name, state.relation(self._seen[name]))
+            view.take_up(self._states)
         except BaseException:
             view.close()
             raise

@@ -56,6 +56,7 @@ class Dml:
     target_start: int
     target_length: int
     has_alias: bool
+    assignments_start: int  # right after an UPDATE's SET, 0 for the others
     sql: str  # without OR REPLACE, OR IGNORE and what stood around it; "\nRETURNING *" may be appended
     tables: tuple[str, ...]  # served tables that it reads, the target only if a sub-select reads it
     functions: tuple[TableFunction, ...]
@@ -85,6 +86,7 @@ def parse_dml(sql: str, resolve: Resolve) -> Dml:
         target_start=words[first].start,
         target_length=words[last].end - words[first].start,
         has_alias=_has_alias(node, words, last),
+        assignments_start=_assignments_start(words, last) if kind is DmlKind.UPDATE else 0,
         sql=text,
         tables=tuple(walk.tables),
         functions=found_functions(walk, text, None, len(_BEFORE)),
@@ -95,12 +97,17 @@ def parse_dml(sql: str, resolve: Resolve) -> Dml:
     return dml
 
 
-def retarget(dml: Dml, relation: str, alias: str | None) -> str:
-    """The text with `relation` as its target, known as `alias` unless it had an alias of its own."""
-    name = quote(relation)
+def retarget(dml: Dml, relation: str, alias: str | None, assignment: str | None = None) -> str:
+    """The text with `relation` as its target, known as `alias` unless it had an alias of its own.
+
+    `assignment` (`column = value`) goes before those of an UPDATE.
+    """
+    name, text = quote(relation), dml.sql.encode()
     if alias is not None and not dml.has_alias:
         name += f" AS {quote(alias)}"
-    return put(dml.sql.encode(), dml.target_start, dml.target_length, name).decode()
+    if assignment is not None:
+        text = put(text, dml.assignments_start, 0, f" {assignment},")
+    return put(text, dml.target_start, dml.target_length, name).decode()
 
 
 def _verb(words: Sequence[Token]) -> int:
@@ -174,9 +181,25 @@ def _has_alias(node: Node, words: Sequence[Token], last: int) -> bool:
     return last + 1 < len(words) and words[last + 1].says("AS")  # INSERT: the tree doesn't keep it
 
 
+def _assignments_start(words: Sequence[Token], last: int) -> int:
+    """Where an UPDATE's assignments begin; `last` is the last token of the target's name."""
+    index = last + 1
+    if words[index].says("AS"):
+        index += 2
+    elif not words[index].says("SET"):
+        index += 1  # an alias
+    return words[index].end
+
+
 def _check_target(dml: Dml) -> None:
-    """Put a name where the target should stand and see that DuckDB takes it for the target."""
-    node = _write_node(retarget(dml, _PROBE, None))
+    """Put a name where the target should stand and see that DuckDB takes it for the target.
+
+    Likewise for an UPDATE's first assignment.
+    """
+    is_update = dml.kind is DmlKind.UPDATE
+    node = _write_node(retarget(dml, _PROBE, None, f"{quote(_PROBE)} = 0" if is_update else None))
+    if is_update and texts(node["set_info"], "columns")[:1] != [_PROBE]:
+        raise NotAllowed(f"table '{dml.table}': can't tell where the statement's assignments begin")
     ref = node["table"] if isinstance(node["table"], dict) else node
     written = unquoted(dml.sql.encode()[dml.target_start :][: dml.target_length].decode().rpartition(".")[2])
     if texts(ref["qualified_name"], "path") != [_PROBE] or written.strip() != dml.table:

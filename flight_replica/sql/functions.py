@@ -4,7 +4,9 @@ Listed is what computes from its arguments alone, or reads a clock or a random g
 purpose is what has reach: files, SQL made from text, pointers, state, settings, other sessions. A test
 compares the lists with `duckdb_functions()`, so that a new DuckDB brings in nothing by itself. Names are in
 lower case, as DuckDB's parser gives them.
-Functions that can build huge values are listed here and held in bounds by `hogs.py`.
+Functions that can build huge values are listed here and held in bounds by `hogs.py`. `bin` isn't listed: of
+half a gigabyte it makes more than a text can hold, and DuckDB 2.0 takes that for a fault of its own, after
+which the database is closed to everybody.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ MATH = _names(
 
 STRING = _names(
     """
-    array_to_string array_to_string_comma_default ascii bar base64 bin bit_length bit_position bitstring
+    array_to_string array_to_string_comma_default ascii bar base64 bit_length bit_position bitstring
     char_length character_length chr concat concat_ws contains damerau_levenshtein decode editdist3 encode
     ends_with format formatReadableDecimalSize formatReadableSize format_bytes from_base64 from_binary
     from_hex get_bit hamming hex instr jaccard jaro_similarity jaro_winkler_similarity lcase left
@@ -57,7 +59,7 @@ STRING = _names(
     regexp_extract regexp_extract_all regexp_full_match regexp_matches regexp_replace regexp_split_to_array
     regexp_split_to_table repeat replace reverse right right_grapheme rpad rtrim set_bit sha1 sha256 split
     split_part starts_with str_split str_split_regex string_split string_split_regex string_to_array
-    strip_accents strlen strpos substr substring substring_grapheme suffix to_base to_base64 to_binary
+    strip_accents strlen strpos substr substring substring_grapheme suffix to_base to_base64
     to_hex translate trim ucase unbin unhex unicode upper url_decode url_encode
     gen_random_uuid uuid uuid_extract_timestamp uuid_extract_version uuidv4 uuidv7
     """

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import duckdb
@@ -39,11 +39,23 @@ class View:
         self._release = release
         self._lock = threading.Lock()
         self._is_closed = False
+        self._offered: dict[str, str] = {}  # name -> relation
         self.positions = tuple(positions)
 
     def bind(self, name: str, relation: str) -> None:
         """Let statements of this view call the SQL query `relation` by `name`."""
         self._session.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {relation}")
+
+    def offer(self, name: str, relation: str) -> None:
+        """As `bind`, but done by `take_up`: most statements read few of many tables."""
+        self._offered[name] = relation
+
+    def take_up(self, names: Iterable[str]) -> None:
+        """Bind those of `names` that were offered and aren't bound yet."""
+        for name in names:
+            if name in self._offered:
+                self.bind(name, self._offered[name])
+                del self._offered[name]
 
     def bind_data(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Let statements of this view read Arrow data by `name`; a reader can be read once."""

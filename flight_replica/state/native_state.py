@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -108,7 +108,9 @@ class NativeState:
 
     @property
     def row_count(self) -> int:
-        return int(self._connection.execute(f"SELECT count(*) FROM {self._database}.rows").fetchall()[0][0])
+        """As committed now; may be asked while another thread applies, which has the connection."""
+        with closing(self._connection.cursor()) as session:
+            return int(session.execute(f"SELECT count(*) FROM {self._database}.rows").fetchall()[0][0])
 
     def stand_on(self, base_seq: int, base_version: int) -> None:
         """Take a newer base whose ops are all applied already: nothing but its name changes."""

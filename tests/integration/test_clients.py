@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -283,8 +284,6 @@ def test_the_host_s_time_zone_does_not_matter(pair: Pair) -> None:
 
 
 def test_many_clients_at_once_each_get_their_own_answer(pair: Pair) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     def ask(number: int) -> list[tuple[object, ...]]:
         return rows(pair.replica.uri, f"SELECT v, {number} FROM t WHERE id = {number}")
 

@@ -33,7 +33,8 @@ class BareGrpc:
 
     def __init__(self, port: int) -> None:
         self._channel = grpc.insecure_channel(
-            f"127.0.0.1:{port}", [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+            f"127.0.0.1:{port}",
+            [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)],
         )
 
     def __enter__(self) -> Self:
@@ -43,7 +44,11 @@ class BareGrpc:
         self._channel.close()
 
     def call(
-        self, method: str, request: bytes, headers: Mapping[str, str] | None = None, timeout_seconds: float = 60
+        self,
+        method: str,
+        request: bytes,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float = 60,
     ) -> Reply:
         metadata = tuple((headers or {}).items())
         try:

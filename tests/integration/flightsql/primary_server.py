@@ -21,12 +21,11 @@ Row = tuple[Any, ...]
 
 @contextmanager
 def serving(directory: Path, limits: ServerLimits = DEFAULT_LIMITS) -> Iterator[FlightSqlServer]:
-    """The table `t (id, a)` with rows 1 and 2, `.service` is the primary."""
+    """The table `t (id, a)` with rows 1 and 2, behind a server."""
     with closing(PrimaryService.open(directory, PrimarySettings(publish_seconds=3600))) as service:
         service.write("CREATE TABLE t (id BIGINT PRIMARY KEY, a VARCHAR)")
         service.write("INSERT INTO t VALUES (1, 'a'), (2, 'b')")
         with closing(FlightSqlServer(service, "127.0.0.1", 0, limits)) as server:
-            server.primary = service
             yield server
 
 

@@ -177,7 +177,9 @@ def test_a_stream_that_its_client_does_not_read_is_cancelled(
         read_on(stream)
 
 
-def test_a_follow_stream_is_cancelled(server: FlightSqlServer, service: MemoryService, raw: RawClient) -> None:
+def test_a_follow_stream_is_cancelled(
+    server: FlightSqlServer, service: MemoryService, raw: RawClient
+) -> None:
     info = raw.info("SELECT * FROM merutable_changes('orders', 0, follow := true)")
     stream = raw.open(info)
     stream.read_chunk()
@@ -235,7 +237,9 @@ def test_nobody_cancels_the_statement_of_another_user() -> None:
 
 def test_a_flight_info_with_thousands_of_endpoints_is_refused() -> None:
     statements = Statements(ServerLimits())
-    body = base_pb.CancelFlightInfoRequest(info=base_pb.FlightInfo(endpoint=[base_pb.FlightEndpoint()] * 2000))
+    body = base_pb.CancelFlightInfoRequest(
+        info=base_pb.FlightInfo(endpoint=[base_pb.FlightEndpoint()] * 2000)
+    )
     with pytest.raises(InvalidStatement, match="2000 endpoints"):
         cancel_action(CANCEL_FLIGHT_INFO, body.SerializeToString(), Running(), statements.of(""), "")
 
@@ -266,7 +270,10 @@ def test_a_reset_stream_interrupts_within_50_ms_also_before_the_first_row(
 
 
 def test_adbc_cancels_from_another_thread(
-    server: FlightSqlServer, service: MemoryService, connection: adbc.Connection, query_begins: threading.Event
+    server: FlightSqlServer,
+    service: MemoryService,
+    connection: adbc.Connection,
+    query_begins: threading.Event,
 ) -> None:
     errors: list[BaseException] = []
 
@@ -359,9 +366,10 @@ def test_a_client_gives_its_statement_less_time_by_a_header(
 
 
 def test_a_client_cannot_give_itself_more_time_than_the_server_does(serve: Serve) -> None:
-    with client_of(serve(ServerLimits(statement_seconds=0.2))) as client:
-        with pytest.raises(flight.FlightTimedOutError, match=r"statement_seconds, 0\.2 s"):
-            RawClient(client).rows(ENDLESS, merutable_statement_timeout_ms="60000")
+    server = serve(ServerLimits(statement_seconds=0.2))
+    ended = pytest.raises(flight.FlightTimedOutError, match=r"statement_seconds, 0\.2 s")
+    with client_of(server) as client, ended:
+        RawClient(client).rows(ENDLESS, merutable_statement_timeout_ms="60000")
 
 
 def test_a_result_over_its_limit_is_ended_with_the_limit_named(serve: Serve, service: MemoryService) -> None:

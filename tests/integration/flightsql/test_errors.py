@@ -107,7 +107,9 @@ def test_a_statement_that_is_wrong_has_the_code_of_its_kind(
 def test_limits_of_handles_and_places_are_resource_exhausted(serve: Serve) -> None:
     server = serve(ServerLimits(prepared_max=0, planned_max=1, queries_max=0, query_wait_seconds=0.0))
     with BareGrpc(server.port) as bare:
-        prepared = bare.act("CreatePreparedStatement", pb.ActionCreatePreparedStatementRequest(query="SELECT 1"))
+        prepared = bare.act(
+            "CreatePreparedStatement", pb.ActionCreatePreparedStatementRequest(query="SELECT 1")
+        )
         assert (prepared.code, exact(prepared)) == ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
         full = bare.query("SELECT 1")
         assert (full.code, exact(full)) == ("UNAVAILABLE", "RESOURCE_EXHAUSTED")
@@ -206,4 +208,6 @@ def test_directories_of_the_server_are_cut_out_of_texts(
 
 def is_clean(text: str) -> bool:
     """Whether a text shows nothing of the server's inside."""
-    return not any(sign in text for sign in ("Traceback", 'File "', ".py", "/work", "/home", "/srv", "site-packages"))
+    return not any(
+        sign in text for sign in ("Traceback", 'File "', ".py", "/work", "/home", "/srv", "site-packages")
+    )

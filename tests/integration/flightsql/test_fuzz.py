@@ -1,6 +1,6 @@
 """Malformed and hostile input: no call crashes the server, shows its inside, or leaves anything behind.
 
-Every case is made from a seed, which a failure names. `CASES` by default, a hundred times that with `-m long`.
+Every case is made from a seed, which a failure names. `CASES` by default, `LONG_CASES` with `-m long`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -21,6 +22,7 @@ from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.flightsql.commands import pack
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.server import FlightSqlServer
+from flight_replica.flightsql.stats import ServerStats
 from tests.integration.flightsql.bare_grpc import BareGrpc, Reply, descriptor
 from tests.integration.flightsql.clients import wait_until
 from tests.integration.flightsql.conftest import Serve
@@ -30,7 +32,14 @@ CASES = 3000
 LONG_CASES = 100_000
 THREADS = 4
 OUTER_SECONDS = 60.0
-LIMITS = ServerLimits(planned_seconds=1.0, planned_max=5000, prepared_idle_seconds=1.0, session_idle_seconds=1.0)
+LIMITS = ServerLimits(
+    planned_seconds=1.0,
+    planned_max=5000,
+    prepared_idle_seconds=1.0,
+    session_idle_seconds=1.0,
+    transaction_idle_seconds=1.0,
+    pin_idle_seconds=1.0,
+)
 
 # An id of the kind that the server gives, but nobody's.
 _HANDLE = b"0123456789abcdef"
@@ -58,19 +67,28 @@ _SQL = (
     "SHOW TABLES",
     "SET x = 1",
 )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 _PIECES = (
-    "SELECT FROM WHERE ( ) , ; ' \" $1 ? * -- /* */ [ ] { } :: || -> => . .. \0 \u202e \U0001f600 1e999 0x "
-    "orders id NULL CAST AS INT UNION ALL EXPLAIN VALUES WITH RECURSIVE LATERAL PIVOT USING x.csv '/etc/passwd'"
-).split(" ")
+    *_words(
+        "SELECT FROM WHERE ( ) , ; ' \" $1 ? * -- /* */ [ ] { } :: || -> => . .. 1e999 0x orders id NULL CAST"
+    ),
+    *_words("AS INT UNION ALL EXPLAIN VALUES WITH RECURSIVE LATERAL PIVOT USING x.csv '/etc/passwd'"),
+    *("\0", "\u202e", "\U0001f600"),
+)
 
 _MESSAGES: tuple[type[Message], ...] = tuple(
     getattr(pb, name) for name in sorted(pb.DESCRIPTOR.message_types_by_name)
 )
 _ACTIONS = (
-    "CreatePreparedStatement ClosePreparedStatement CreatePreparedSubstraitPlan BeginTransaction EndTransaction "
-    "BeginSavepoint EndSavepoint CancelQuery CancelFlightInfo RenewFlightEndpoint SetSessionOptions "
-    "GetSessionOptions CloseSession Dance"
-).split()
+    *_words("CreatePreparedStatement ClosePreparedStatement CreatePreparedSubstraitPlan BeginTransaction"),
+    *_words("EndTransaction BeginSavepoint EndSavepoint CancelQuery CancelFlightInfo RenewFlightEndpoint"),
+    *_words("SetSessionOptions GetSessionOptions CloseSession Dance"),
+)
 
 
 @pytest.fixture
@@ -164,7 +182,9 @@ def some_command(seed: random.Random) -> bytes:
         case 0:
             return some_bytes(seed)
         case 1:  # a wrong Any
-            url = seed.choice(("", "/", "x/" + message.DESCRIPTOR.full_name, "type.googleapis.com/a.b.C", "é" * 99))
+            url = seed.choice(
+                ("", "/", "x/" + message.DESCRIPTOR.full_name, "type.googleapis.com/a.b.C", "é" * 99)
+            )
             return bytes(AnyMessage(type_url=url, value=message.SerializeToString()).SerializeToString())
         case 2:  # one message's name and another's bytes
             carrier = AnyMessage(value=some_message(seed).SerializeToString())
@@ -235,7 +255,7 @@ def _varint(number: int) -> bytes:
 
 
 def is_fit(reply: Reply) -> bool:
-    """Whether the reply has one of the codes for a client's fault, a short text, and nothing of the inside."""
+    """Whether the reply has a code for a client's fault, a short text, and nothing of the inside."""
     text = reply.text + " ".join(str(value) for value in reply.trailers.values())
     is_of_grpc = "merutable-error-code" not in reply.trailers  # refused before it came to the server's code
     is_clean = not any(sign in text for sign in _INSIDE)
@@ -256,13 +276,11 @@ def run_cases(server: FlightSqlServer, service: MemoryService, cases: range) -> 
 
 
 def wait_nothing_left(server: FlightSqlServer, service: MemoryService) -> None:
-    """Prepared statements and unfetched plans expire, under `LIMITS`; nothing else may be left."""
-    wait_until(lambda: set(vars_of(server).values()) == {0} and service.open_views == 0, OUTER_SECONDS)
-
-
-def vars_of(server: FlightSqlServer) -> dict[str, int]:
-    stats = server.stats
-    return {name: getattr(stats, name) for name in stats.__slots__}
+    """What clients left behind expires, under `LIMITS`, but for transactions that hold nothing."""
+    nothing = ServerStats(**dict.fromkeys(ServerStats.__slots__, 0))
+    wait_until(
+        lambda: replace(server.stats, transactions=0) == nothing and service.open_views == 0, OUTER_SECONDS
+    )
 
 
 def test_thousands_of_malformed_calls_leave_nothing_behind(
@@ -313,7 +331,10 @@ def test_huge_and_deep_statements_are_answered_and_leave_nothing_behind(
     with BareGrpc(server.port) as bare:
         text = sql()
         check(bare.query(text), "fetched")
-        check(bare.act("CreatePreparedStatement", pb.ActionCreatePreparedStatementRequest(query=text)), "prepared")
+        check(
+            bare.act("CreatePreparedStatement", pb.ActionCreatePreparedStatementRequest(query=text)),
+            "prepared",
+        )
         check(bare.schema(pb.CommandStatementQuery(query=text)), "schema")
         assert bare.query("SELECT 1").code == "OK"
     wait_nothing_left(server, service)

@@ -93,9 +93,7 @@ def test_a_statement_waits_for_a_session_and_is_told_the_limit(serve: Serve) -> 
     with flight.connect(f"grpc://127.0.0.1:{server.port}") as client:
         raw = RawClient(client)
         held = raw.info("SELECT 1", merutable_pin="p")
-        with pytest.raises(
-            flight.FlightUnavailableError, match=r"pin 'p': all of its 1 sessions.*pin_sessions 1"
-        ):
+        with pytest.raises(flight.FlightUnavailableError, match="all of its 1 sessions are in use"):
             raw.info("SELECT 1", merutable_pin="p")
         raw.open(held).read_all()
         assert raw.rows("SELECT 1", merutable_pin="p").num_rows == 1
@@ -112,18 +110,17 @@ def test_a_pin_outlives_statements_that_fail_until_it_has_no_session_left(serve:
             seen(raw, merutable_pin="p")
 
 
-def test_a_dropped_stream_costs_no_session(serve: Serve, service: MemoryService) -> None:
-    server = serve(replace(DEFAULT_LIMITS, pin_sessions=1))
-    with flight.connect(f"grpc://127.0.0.1:{server.port}") as client:
-        raw = RawClient(client)
-        for _ in range(3):
-            reader = raw.open(
-                raw.info("SELECT range, repeat('x', 100) FROM range(10000000)", merutable_pin="p")
-            )
-            reader.read_chunk()
-            wait_until(lambda: server.stats.queries == 1)
-            reader.cancel()
-            wait_until(lambda: server.stats.queries == 0)
+def test_a_pin_outlives_streams_that_are_dropped(
+    raw: RawClient, server: FlightSqlServer, service: MemoryService
+) -> None:
+    assert seen(raw, merutable_pin="p") == (3, 3)
+    add_order(service, 4)
+    for _ in range(3):
+        reader = raw.open(raw.info("SELECT r.range FROM range(10000000) r, orders", merutable_pin="p"))
+        reader.read_chunk()
+        reader.cancel()
+        wait_until(lambda: server.stats.queries == 0)
+    assert seen(raw, merutable_pin="p") == (3, 3)
 
 
 # --- limits -------------------------------------------------------------------------------------------
@@ -144,13 +141,13 @@ def test_pins_beyond_the_limit_are_refused_with_its_name(serve: Serve) -> None:
 def test_a_pin_that_ended_lets_go_and_never_comes_back_with_other_rows(
     serve: Serve, service: MemoryService, limit: str
 ) -> None:
-    server = serve(replace(DEFAULT_LIMITS, **{limit: 0.1}))
+    server = serve(replace(DEFAULT_LIMITS, **{limit: 0.4}))
     with flight.connect(f"grpc://127.0.0.1:{server.port}") as client:
         raw = RawClient(client)
         seen(raw, merutable_pin="p")
         wait_until(lambda: server.stats.pins == 0)
         assert service.open_views == 0
-        with pytest.raises(flight.FlightUnavailableError, match=f"pin 'p' has ended: .*{limit}, 0.1 s"):
+        with pytest.raises(flight.FlightUnavailableError, match=f"pin 'p' has ended: .*{limit}, 0.4 s"):
             seen(raw, merutable_pin="p")
 
 
@@ -207,9 +204,7 @@ def test_a_demand_that_a_standing_pin_does_not_meet_is_refused_at_once(
 ) -> None:
     seen(raw, merutable_pin="p")
     add_order(service, 4)
-    with pytest.raises(
-        flight.FlightUnavailableError, match=r"pin 'p': .*seq 4 \(min_seq\); visible is seq 3"
-    ):
+    with pytest.raises(flight.FlightUnavailableError, match=r"seq 4 \(min_seq\); visible is seq 3"):
         seen(raw, merutable_pin="p", merutable_min_seq="4")
 
 
@@ -229,6 +224,6 @@ def test_a_primary_holds_its_newest_seq_alone(primary: FlightSqlServer) -> None:
         assert ids(reader) == [1, 2]
     with (
         connect(primary, autocommit=True, as_of_seq="1") as reader,
-        pytest.raises(adbc.ProgrammingError, match="as_of_seq 1: .* which is 2; ask a replica"),
+        pytest.raises(adbc.ProgrammingError, match="which is 2; ask a replica"),
     ):
         ids(reader)

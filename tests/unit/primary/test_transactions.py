@@ -214,7 +214,7 @@ def test_random_transactions_leave_what_the_committed_ones_did(service: PrimaryS
             ]
         )
         if step < 0.2:
-            open_ones.append(service.engine.begin())  # type: ignore[arg-type]
+            open_ones.append(service.engine.begin())
         elif step < 0.4 or not open_ones:
             service.write(sql)
         else:

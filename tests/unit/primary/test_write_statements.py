@@ -68,6 +68,26 @@ def test_insert_fills_columns_that_it_doesnt_name_with_their_default(engine: Eng
     ]
 
 
+def test_an_update_of_a_large_table_has_an_op_for_every_row(engine: Engine) -> None:
+    """130,000 rows are more than a row group: there DuckDB 2.0's UPDATE RETURNING leaves rows out."""
+    engine.write("CREATE TABLE large (id INTEGER PRIMARY KEY, n INTEGER)")
+    engine.write("INSERT INTO large SELECT i, 0 FROM range(130000) r(i)")
+    written = engine.write("UPDATE large SET n = 1 WHERE id <> 7")
+    ops = engine.feed("large").read(130_000, None, BYTES).ops
+    assert (written.rows_affected, written.seq) == (129_999, 259_999)
+    assert sorted(ops.column("id").to_pylist()) == [i for i in range(130_000) if i != 7]
+    assert set(ops.column("n").to_pylist()) == {1}
+
+
+def test_updates_one_after_the_other_each_log_their_own_rows(engine: Engine) -> None:
+    engine.write("UPDATE t SET a = 'x' WHERE id < 3")
+    engine.write("UPDATE t AS set SET a = 'y', (n) = (2) WHERE id > 2")
+    assert engine.write("UPDATE t SET a = 'z' WHERE id > 3").rows_affected == 0
+    engine.write("UPDATE t SET a = u.a FROM t u WHERE u.id = 1 AND t.id = 2")
+    assert [key for _, key in ops_after(engine, 3)] == [1, 2, 3, 2]
+    assert names(engine) == ["1:x", "2:x", "3:y"]
+
+
 def test_insert_of_an_existing_key_is_an_error_and_changes_nothing(engine: Engine) -> None:
     with pytest.raises(ConstraintViolation, match=r"table 't': key id = 2 exists already"):
         engine.write("INSERT INTO t(id) VALUES (9), (2)")

@@ -8,8 +8,8 @@ from contextlib import closing
 import pyarrow as pa
 import pytest
 
-from flight_replica.errors import InvalidStatement
-from flight_replica.replica.as_of import open_view_as_of
+from flight_replica.errors import Busy, InvalidStatement
+from flight_replica.replica.as_of import AS_OF_VIEWS_MAX, OlderViews
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaSettings
 from flight_replica.schema import Column
@@ -29,7 +29,7 @@ def replica(primary: SmallTable, workspace: Workspace) -> Iterator[Replica]:
 
 
 def as_of(workspace: Workspace, replica: Replica, seq: int) -> View:
-    return open_view_as_of(workspace, {"t": replica}, {"t": seq})
+    return OlderViews(workspace).open({"t": replica}, {"t": seq})
 
 
 @pytest.mark.parametrize("seq", [3, 4, 7, 9])
@@ -91,3 +91,34 @@ def test_an_older_seq_has_the_columns_of_today_with_their_defaults(
     with as_of(workspace, replica, 4) as view:
         found = sorted_by_key(view.execute("FROM t").read_all(), primary.schema)
         assert_same(found, primary.rows_at(4))
+
+
+@pytest.mark.parametrize("seq", [3, 4, 7, 9])
+def test_a_native_state_takes_the_base_once_more(
+    workspace: Workspace, replica: Replica, primary: SmallTable, seq: int
+) -> None:
+    replica.merge_on_apply()
+    with as_of(workspace, replica, seq) as view:
+        found = sorted_by_key(view.execute("FROM t").read_all(), primary.schema)
+        assert_same(found, primary.rows_at(seq))
+
+
+def test_a_native_state_whose_base_is_gone_holds_what_it_shows(
+    workspace: Workspace, replica: Replica, primary: SmallTable
+) -> None:
+    replica.merge_on_apply()
+    primary.base.remove_files()
+    with pytest.raises(InvalidStatement, match="holds the seqs from 9 to 9"):
+        as_of(workspace, replica, 4)
+
+
+def test_so_many_older_seqs_are_read_at_once_and_each_gives_its_place_back(
+    workspace: Workspace, replica: Replica
+) -> None:
+    older = OlderViews(workspace)
+    for _ in range(2):
+        views = [older.open({"t": replica}, {"t": 4}) for _ in range(AS_OF_VIEWS_MAX)]
+        with pytest.raises(Busy, match="as_of_views_max"):
+            older.open({"t": replica}, {"t": 4})
+        for view in views:
+            view.close()

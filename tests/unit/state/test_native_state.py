@@ -6,6 +6,7 @@ That it shows the model's table under any history: property/test_replica_histori
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -153,6 +154,22 @@ def test_a_state_that_cannot_be_copied_leaves_nothing(workspace: Workspace, tmp_
     assert not directory.exists()
     source.close()
     assert workspace.database.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(0,)]
+
+
+def test_rows_are_counted_while_ops_are_applied(workspace: Workspace, tmp_path: Path) -> None:
+    base = base_of(ID_V, tmp_path, pa.array([1], pa.int64()), pa.array([10], pa.int64()))
+    with native_state(base, workspace) as state, ThreadPoolExecutor(1) as other:
+
+        def apply_many() -> None:
+            for seq in range(2, 202):
+                state.apply(op_batch(ID_V, [(seq, *put(1, seq))]), seq)
+
+        applied = other.submit(apply_many)
+        counts = {state.row_count}
+        while not applied.done():
+            counts.add(state.row_count)
+        applied.result()
+        assert counts == {1}
 
 
 def test_close_leaves_no_database_and_no_file(workspace: Workspace, tmp_path: Path) -> None:
