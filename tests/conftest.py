@@ -1,4 +1,4 @@
-"""Settings of every test: Hypothesis without deadlines, since how long an example takes depends on the machine."""
+"""For every test: Hypothesis without deadlines, since how long an example takes is the machine's."""
 
 from hypothesis import settings
 

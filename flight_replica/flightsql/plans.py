@@ -203,7 +203,7 @@ class QueryPlan:
 
     def _interrupt(self) -> None:
         """End the query. One whose client just doesn't take its batches is closed at once."""
-        # Nothing is interrupted where DuckDB isn't at work: that would end a transaction others still read in.
+        # Nothing is interrupted where DuckDB isn't at work: that would end a transaction that others read in.
         if self._pulling.acquire(blocking=False):
             try:
                 self._close_all()

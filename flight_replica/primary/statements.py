@@ -1,8 +1,8 @@
 """A client's SQL at the primary: checked by the sandbox, then run on the table that stores the rows.
 
-UPDATE and DELETE run on it directly, and what they changed is read back; INSERT runs on an empty staging table of
-the same columns, whose rows are then put. Tables that a statement reads are temporary views, so it sees
-user columns only. Errors speak of the user's table.
+UPDATE and DELETE run on it directly, and what they changed is read back; INSERT runs on an empty staging
+table of the same columns, whose rows are then put. Tables that a statement reads are temporary views, so it
+sees user columns only. Errors speak of the user's table.
 """
 
 from __future__ import annotations
