@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from flight_replica.access import add_server_access, server_access
 from flight_replica.connecting import adbc_options, add_client_access, endpoint
-from flight_replica.errors import ConfigError, ReplicaError
+from flight_replica.errors import ConfigError, DatabaseLost, ReplicaError
 from flight_replica.schema import TableSchema
 from flight_replica.user_command import add_user_command
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from flight_replica.flightsql.service import Service
 
     class ClosableService(Service, Protocol):
+        def check(self) -> None:
+            """Raise `DatabaseLost` when no statement can be answered any more."""
+            ...
+
         def close(self) -> None: ...
 
 
@@ -371,8 +376,18 @@ def _serve_until_signal(service: ClosableService, address: tuple[str, int], acce
         closing.callback(server.close)
         print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
         while not stop.wait(1.0):  # an untimed wait would not be woken by a signal
-            pass
+            _end_if_lost(service)
     return 0
+
+
+def _end_if_lost(service: ClosableService) -> None:
+    """End the process when its database is lost: only a new process mends that, and nothing is unsaved."""
+    try:
+        service.check()
+    except DatabaseLost as error:
+        logging.getLogger(__name__).error("%s", error)
+        print(f"flight-replica: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # to close things in order needs the database
 
 
 def _check_listen(address: tuple[str, int]) -> None:

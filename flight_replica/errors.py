@@ -136,6 +136,10 @@ class TimedOut(ReplicaError):
     retryable = True
 
 
+class DatabaseLost(ReplicaError):
+    """DuckDB closed the process's database after an internal error: start the process anew."""
+
+
 class LimitExceeded(ReplicaError):
     """A named limit is reached; the message gives it, its unit and what was asked."""
 

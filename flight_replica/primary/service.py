@@ -21,6 +21,7 @@ from flight_replica.primary.publisher import PublishedBase, Publisher, published
 from flight_replica.primary.retention import Retention
 from flight_replica.primary.settings import PrimarySettings
 from flight_replica.primary.store import TableRecord
+from flight_replica.sql.database import check_database
 from flight_replica.sql.view import View
 
 
@@ -51,6 +52,10 @@ class PrimaryService:
             clock_us=clock_us,
         )
         return cls(engine)
+
+    def check(self) -> None:
+        """Raise `DatabaseLost` when the store answers nothing any more."""
+        check_database(self.engine.session)
 
     def close(self) -> None:
         """End the threads; what was acknowledged is in the directory."""

@@ -26,6 +26,7 @@ from flight_replica.replica.table import Origin, TableReplica
 from flight_replica.replica.upstream import Upstream
 from flight_replica.replica.view import open_view, open_views
 from flight_replica.replica.waits import wait_for
+from flight_replica.sql.database import check_database
 from flight_replica.sql.view import View
 from flight_replica.state.workspace import Workspace
 
@@ -163,6 +164,10 @@ class ReplicaService:
             if reading is not None:
                 return reading
         return time.time_ns() // 1000
+
+    def check(self) -> None:
+        """Raise `DatabaseLost` when the states' database answers nothing any more."""
+        check_database(self._workspace.session)
 
     def close(self) -> None:
         """End every table and let go of the workspace; views must be closed before."""

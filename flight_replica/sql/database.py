@@ -6,10 +6,12 @@ transactions (`view.py`) and these settings, which are locked once the database 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import duckdb
+
+from flight_replica.errors import DatabaseLost
 
 
 def quote(name: str) -> str:
@@ -59,3 +61,18 @@ def open_database(
     for statement in statements:
         connection.execute(statement)
     return connection
+
+
+def check_database(session: Callable[[], duckdb.DuckDBPyConnection]) -> None:
+    """Raise `DatabaseLost` when a new session can't answer anything.
+
+    An internal error inside one statement makes DuckDB refuse every later one of the whole database.
+    """
+    try:
+        opened = session()
+        try:
+            opened.execute("SELECT 1").fetchall()
+        finally:
+            opened.close()
+    except duckdb.Error as error:
+        raise DatabaseLost(f"the database is lost: {str(error).partition(chr(10))[0]}") from error
