@@ -43,6 +43,16 @@ def test_a_prepared_statement_is_bound_again_and_again(cursor: adbc.Cursor) -> N
         assert _rows(cursor, "SELECT id FROM orders WHERE id = ?", (order_id,)) == [(order_id,)]
 
 
+def test_a_statement_is_planned_here_and_its_partitions_are_read_by_another_connection(
+    cursor: adbc.Cursor, server: FlightSqlServer
+) -> None:
+    partitions, schema = cursor.adbc_execute_partitions("SELECT id FROM orders ORDER BY id")
+    assert (len(partitions), schema.names) == (1, ["id"])
+    with adbc.connect(f"grpc://127.0.0.1:{server.port}", autocommit=True) as other, other.cursor() as reader:
+        reader.adbc_read_partition(partitions[0])
+        assert reader.fetchall() == [(1,), (2,), (3,)]
+
+
 def test_the_wrong_number_of_parameters_is_named(cursor: adbc.Cursor) -> None:
     with pytest.raises(adbc.ProgrammingError, match="takes 1 parameters, 0 were bound"):
         cursor.execute("SELECT id FROM orders WHERE id = ?")
