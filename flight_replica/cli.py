@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
 
 from flight_replica.access import add_server_access, server_access
 from flight_replica.connecting import adbc_options, add_client_access, endpoint
@@ -79,8 +80,15 @@ class _Formatter(logging.Formatter):
         return "".join(traceback.format_exception(*ei, limit=TRACEBACK_FRAMES)).rstrip()
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells wrong usage in one line, as every other failure is told."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help tells more\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _Parser(
         prog="flight-replica",
         description="A live read replica for merutable tables that speaks Arrow Flight SQL.",
         epilog=_EPILOG,
@@ -218,7 +226,9 @@ def _add_demo(commands: _Commands) -> None:
         "each in a process of its own; shows how fresh the replica is and how fast it answers; at the end "
         "compares both row by row.",
     )
-    parser.add_argument("--seconds", type=float, metavar="S", help="how long to run (default: until Ctrl-C)")
+    parser.add_argument(
+        "--seconds", type=_seconds, metavar="S", help="how long to run (default: until Ctrl-C)"
+    )
     parser.add_argument(
         "--rows", type=_positive, default=1_000_000, help="orders to begin with (default: %(default)s)"
     )
@@ -267,6 +277,16 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} isn't a number above 0")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't a number above 0")
+    return seconds
 
 
 # --- servers ----------------------------------------------------------------------------------------

@@ -49,6 +49,9 @@ def run_demo(seconds: float | None, row_count: int, ops_per_second: int) -> int:
         except _Stopped:
             print("stopped before the replica was up")
             return 1
+        except ReplicaError as error:  # told on stderr; the verdict is stdout's last line in any case
+            print(f"MISMATCH not compared: {error}", flush=True)
+            raise
 
 
 class _Stopped(Exception):

@@ -79,8 +79,8 @@ class Engine:
     ) -> Engine:
         """The engine of `directory`, which is made where there is none.
 
-        `new_lineage` begins a new history for every table, as after a restore; a table whose published
-        base (`published_base_seq`) is ahead of its log gets one unasked.
+        `new_lineage` begins a new history for every table, as after a restore. Where a table's published
+        base (`published_base_seq`) is ahead of its log, there was one, and they begin unasked.
         Raises `ConfigError` where the directory can't be used (in use, another format, no permission).
         """
         settings = settings or PrimarySettings()
@@ -92,9 +92,10 @@ class Engine:
                 raise ConfigError(f"data directory {directory} can't be used: {error.strerror}") from error
             root = store.open_store(directory, settings.memory_limit)
             stack.callback(root.close)
-            for record in store.read_tables(root):
-                base_seq = published_base_seq(record)
-                if new_lineage or base_seq > record.high_water:
+            base_seqs = [(record, published_base_seq(record)) for record in store.read_tables(root)]
+            # All tables are in one file: where it has lost commits of one, others may have lost some too.
+            if new_lineage or any(base_seq > record.high_water for record, base_seq in base_seqs):
+                for record, base_seq in base_seqs:
                     _renew_lineage(root, record, base_seq)
             engine = cls(directory, settings, clock_us, root)
             engine._held = stack.pop_all()

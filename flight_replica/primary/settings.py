@@ -29,8 +29,8 @@ class PrimarySettings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, int | float) and value < 0:
-                raise ConfigError(f"{field.name} is {value}, it can't be negative")
+            if isinstance(value, int | float) and not value >= 0:  # NaN neither
+                raise ConfigError(f"{field.name} is {value}, it must be at least 0")
         for name in ("recent_ops_bytes", "ingest_bytes_max", "group_writes_max"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least 1")

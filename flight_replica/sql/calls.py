@@ -160,6 +160,7 @@ def _is_bare(call: FoundCall) -> bool:
         and not any(select.get(key) is not None for key in absent)
         and not items(select["cte_map"], "map")
         and not items(ref, "column_name_alias")
+        and text_of(ref, "alias") == ""
         and ref.get("sample") is None
     )
 

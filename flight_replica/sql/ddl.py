@@ -13,7 +13,7 @@ from flight_replica.errors import InvalidStatement, NotAllowed, SchemaMismatch
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.declared import declared
 from flight_replica.sql.statement import Token, fold, kind_of, single, tokens, unquoted
-from flight_replica.sql.walk import HIDDEN_COLUMN
+from flight_replica.sql.walk import HIDDEN_COLUMNS
 
 __all__ = ["AddColumn", "CreateTable", "DropTable", "parse_ddl"]
 
@@ -112,8 +112,8 @@ class _Reader:
             raise NotAllowed(f"{self.rest()} isn't allowed here; expected a name")
         self._at += 1
         name = unquoted(word.text)
-        if fold(name) == HIDDEN_COLUMN:
-            raise NotAllowed(f"the name '{HIDDEN_COLUMN}' isn't allowed in a statement")
+        if fold(name) in HIDDEN_COLUMNS:
+            raise NotAllowed(f"the name '{fold(name)}' isn't allowed in a statement")
         return name
 
     def text_until(self, *words: str) -> str:
@@ -232,9 +232,12 @@ def _alter(reader: _Reader) -> AddColumn:
     if_not_exists = reader.takes("IF", "NOT", "EXISTS")
     text = _column(reader)
     reader.end()
-    if text.is_key or text.is_not_null:
-        raise NotAllowed(f"column '{text.name}': an added column is nullable and not in the key")
-    return AddColumn(table, _as_column(text, False), if_not_exists)
+    column = _as_column(text, False)
+    if text.is_key or not (column.nullable or column.default is not None):
+        raise NotAllowed(
+            f"column '{text.name}': an added column is nullable or has a default, and isn't a key"
+        )
+    return AddColumn(table, column, if_not_exists)
 
 
 def _schema(table: str, texts: Sequence[_ColumnText], key: Sequence[str]) -> TableSchema:

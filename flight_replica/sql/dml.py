@@ -201,6 +201,6 @@ def _check_target(dml: Dml) -> None:
     if is_update and texts(node["set_info"], "columns")[:1] != [_PROBE]:
         raise NotAllowed(f"table '{dml.table}': can't tell where the statement's assignments begin")
     ref = node["table"] if isinstance(node["table"], dict) else node
-    written = unquoted(dml.sql.encode()[dml.target_start :][: dml.target_length].decode().rpartition(".")[2])
-    if texts(ref["qualified_name"], "path") != [_PROBE] or written.strip() != dml.table:
+    written = tokens(dml.sql.encode()[dml.target_start :][: dml.target_length].decode())[-1]
+    if texts(ref["qualified_name"], "path") != [_PROBE] or unquoted(written.text) != dml.table:
         raise NotAllowed(f"table '{dml.table}': can't tell where the statement names its target")

@@ -140,6 +140,8 @@ def kind_of(sql: str) -> str:
     if len(found) != 1:
         raise InvalidStatement(f"exactly one statement at a time, found {len(found)}")
     name = str(found[0].type).rpartition(".")[2]
+    if name == "MULTI" and tokens(sql)[0].says("ALTER"):
+        return "ALTER"  # ADD COLUMN … NOT NULL: several statements to DuckDB alone
     if name == "MULTI":
         if any(token.says("PIVOT", "PIVOT_WIDER") for token in tokens(sql)):
             raise NotAllowed("PIVOT without its values isn't allowed here: list them, ON column IN (…)")

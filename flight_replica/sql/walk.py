@@ -25,11 +25,11 @@ from flight_replica.sql.hogs import GROWTH_MAX, LAMBDA_LISTS, check_rows, consta
 from flight_replica.sql.names import INFORMATION_SCHEMA
 from flight_replica.sql.statement import Node, fold
 
-__all__ = ["HIDDEN_COLUMN", "FoundCall", "Scope", "Walk", "items", "served_table", "text_of", "texts"]
+__all__ = ["HIDDEN_COLUMNS", "FoundCall", "Scope", "Walk", "items", "served_table", "text_of", "texts"]
 
 Resolve = Callable[[str], str | None]
 
-HIDDEN_COLUMN = "$pk_bytes"  # of the primary's relations; no statement may name it
+HIDDEN_COLUMNS = ("$pk_bytes", "$updated")  # of the primary's relations; no statement may name them
 LITERAL_UNIT = 1_000  # characters; a literal of n times as many counts as a growth of n
 ARRAY_SIZE_MAX = 4_096  # elements of a fixed-size array type; every row of a vector takes all of them
 
@@ -325,5 +325,5 @@ def _check_type(node: Node) -> None:
 
 
 def _check_hidden(text: str) -> None:
-    if fold(text) == HIDDEN_COLUMN:
-        raise NotAllowed(f"the name '{HIDDEN_COLUMN}' isn't allowed in a statement")
+    if fold(text) in HIDDEN_COLUMNS:
+        raise NotAllowed(f"the name '{fold(text)}' isn't allowed in a statement")

@@ -95,6 +95,15 @@ def test_a_follow_stream_says_heartbeats() -> None:
     assert [next(messages)[0].num_rows for _ in range(3)] == [0, 0, 0]
 
 
+def test_a_heartbeat_is_due_before_its_interval_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waking up and sending take time too: whoever wakes at the end of the interval is late."""
+    log, waits = filled_log([2], heartbeat_ms=50), list[float]()
+    monkeypatch.setattr(log, "wait", lambda since, timeout_seconds: waits.append(timeout_seconds))
+    messages = feeds.follow_batches(log, 2, never)
+    assert [next(messages)[0].num_rows for _ in range(2)] == [0, 0]
+    assert max(waits) < 0.045
+
+
 def test_a_follow_stream_ends_when_it_is_over() -> None:
     answers = iter([False, False, True])
     log = filled_log([2], heartbeat_ms=1)

@@ -120,8 +120,10 @@ def test_a_path_below_a_file_is_refused(tmp_path: Path) -> None:
         Engine.open(tmp_path / "file" / "data")
 
 
-@pytest.mark.parametrize("setting", [{"retention_ops": -1}, {"ingest_bytes_max": 0}])
-def test_a_setting_that_cant_work_is_refused(setting: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "setting", [{"retention_ops": -1}, {"ingest_bytes_max": 0}, {"publish_seconds": float("nan")}]
+)
+def test_a_setting_that_cant_work_is_refused(setting: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(setting))):
         PrimarySettings(**setting)  # type: ignore[arg-type]
 
@@ -353,6 +355,19 @@ def test_a_base_ahead_of_the_log_begins_a_new_lineage(engine: Engine) -> None:
     assert engine.feed("t").lineage == old
     engine = reopen(engine, published_base_seq=lambda record: 5)
     assert engine.feed("t").lineage != old
+    engine.close()
+
+
+def test_where_one_base_is_ahead_every_table_begins_a_new_lineage(engine: Engine) -> None:
+    """The others may have lost commits that no base has yet, and their seqs would be handed out twice."""
+    write_commits(engine, 1)
+    engine.write("CREATE TABLE u (id BIGINT PRIMARY KEY)")
+    engine.write("INSERT INTO u VALUES (1)")
+    old = {record.name: record.lineage for record in engine.tables}
+    engine = reopen(engine, published_base_seq=lambda record: 99 if record.name == "t" else 0)
+    assert all(record.lineage != old[record.name] for record in engine.tables)
+    with pytest.raises(LogGap):
+        engine.feed("u").check_since(1, old["u"])
     engine.close()
 
 

@@ -334,6 +334,7 @@ def test_if_exists_and_if_not_exists_do_nothing_twice(engine: Engine) -> None:
         ("DOUBLE DEFAULT 0.1", 0.1),
         ("BOOLEAN DEFAULT true", True),
         ("UBIGINT DEFAULT 18446744073709551615", 2**64 - 1),
+        ("INTEGER NOT NULL DEFAULT 7", 7),
     ],
 )
 def test_an_added_columns_default_is_what_rows_and_later_inserts_hold(

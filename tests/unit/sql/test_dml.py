@@ -237,6 +237,8 @@ REFUSED: list[tuple[str, type[ReplicaError], str]] = [
     ('INSERT INTO t ("$pk_bytes") VALUES (1)', NotAllowed, "$pk_bytes"),
     ('INSERT INTO t BY NAME SELECT 1 AS "$pk_bytes"', NotAllowed, "$pk_bytes"),
     ('DELETE FROM t WHERE "$pk_bytes" IS NULL', NotAllowed, "$pk_bytes"),
+    ('UPDATE t SET "$updated" = 1', NotAllowed, "$updated"),
+    ('UPDATE t SET a = 1 WHERE "$Updated" > 3', NotAllowed, "$updated"),
     ("DELETE FROM t WHERE a = " + "(" * 5000 + "1" + ")" * 5000, LimitExceeded, "brackets"),
     ("INSERT INTO t VALUES (" + "1, " * 60_000 + "1)", LimitExceeded, "tokens"),
 ]
@@ -317,6 +319,19 @@ def test_a_dropped_table_and_an_added_column_are_read() -> None:
     plain = parse_ddl("ALTER TABLE t ADD z VARCHAR")
     assert isinstance(plain, AddColumn)
     assert (plain.column.type, plain.column.nullable, plain.if_not_exists) == (pa.string(), True, False)
+    strict = parse_ddl("ALTER TABLE t ADD COLUMN z INT NOT NULL DEFAULT 5")
+    assert isinstance(strict, AddColumn)
+    assert (strict.column.nullable, strict.column.default) == (False, 5)
+
+
+@pytest.mark.parametrize("name", ["x.y", "main.x", ".", "t\n", " t", 'a"b', "set"])
+@pytest.mark.parametrize("path", ["", "main."])
+@pytest.mark.parametrize("sql", ["INSERT INTO {} VALUES (1)", "UPDATE {} SET a = 1", "DELETE FROM {}"])
+def test_a_table_of_any_quoted_name_can_be_written_to(name: str, path: str, sql: str) -> None:
+    quoted = '"' + name.replace('"', '""') + '"'
+    found = parse_dml(sql.format(path + quoted), lambda served: served)
+    assert found.table == name
+    assert retarget(found, "new", None) == sql.format('"new"')
 
 
 TABLES_REFUSED: list[tuple[str, type[ReplicaError], str]] = [
@@ -371,7 +386,9 @@ TABLES_REFUSED: list[tuple[str, type[ReplicaError], str]] = [
     ("ALTER TABLE t RENAME a TO b", NotAllowed, "RENAME"),
     ("ALTER TABLE t ALTER a TYPE BIGINT", NotAllowed, "ALTER"),
     ("ALTER TABLE t ADD PRIMARY KEY (a)", NotAllowed, "PRIMARY KEY"),
-    ("ALTER TABLE t ADD COLUMN z INT DEFAULT random()", NotAllowed, ""),
+    ("ALTER TABLE t ADD COLUMN z INT DEFAULT random()", NotAllowed, "literal"),
+    ("ALTER TABLE t ADD COLUMN z INT NOT NULL", NotAllowed, "has a default"),
+    ("ALTER TABLE t ADD COLUMN z INT NOT NULL DEFAULT NULL", NotAllowed, "has a default"),
     ("ALTER TABLE t ADD COLUMN s.z INT", NotAllowed, "schema"),
     ("ALTER VIEW v RENAME TO w", NotAllowed, "VIEW"),
     ("INSERT INTO t VALUES (1)", NotAllowed, "INSERT"),

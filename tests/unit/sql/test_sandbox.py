@@ -601,7 +601,7 @@ def test_a_bound_of_an_outer_query_is_not_taken() -> None:
     [
         ("SELECT * FROM merutable_changes('t', 1, follow := true)", True),
         ("from merutable_changes('t', 1, follow := true) ; -- end", True),
-        ("SELECT * FROM merutable_changes('t', 1) c", True),
+        ("SELECT * FROM merutable_changes('t', 1) c", False),
         ("SELECT seq FROM merutable_changes('t', 1)", False),
         ("SELECT *, 1 FROM merutable_changes('t', 1)", False),
         ("SELECT * EXCLUDE op FROM merutable_changes('t', 1)", False),
