@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from uuid import UUID
 
+from flight_replica.errors import Closed
 from flight_replica.log.source import FeedMark, OpBatch
 from flight_replica.schema import TableSchema
 
@@ -40,9 +41,11 @@ class NoLog:
         self._closed = threading.Event()
 
     def stream(self, since: int) -> _Nothing:
+        self._check_open()
         return _Nothing(threading.Event(), is_following=False)
 
     def follow(self, since: int) -> _Nothing:
+        self._check_open()
         return _Nothing(self._closed, is_following=True)
 
     def latest_seq(self) -> int:
@@ -50,3 +53,8 @@ class NoLog:
 
     def close(self) -> None:
         self._closed.set()
+
+    def _check_open(self) -> None:
+        """A follower takes a stream that ends for a change of the schema: it must hear that this was all."""
+        if self._closed.is_set():
+            raise Closed("the log source is closed")

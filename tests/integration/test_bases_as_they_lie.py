@@ -88,6 +88,20 @@ def test_a_catalog_without_a_commit_is_waited_for_and_appears_by_itself(tmp_path
 
 
 @samples.needs_samples
+def test_a_server_of_bases_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+    checkpoints = samples.scenario("s01") / "checkpoints"
+    place = samples.catalog(checkpoints / "c1_one_file", tmp_path / "catalog")
+    server = Server(
+        "serve", f"--base=events=merutable:{place}", f"--base=later=merutable:{tmp_path / 'later'}"
+    )
+    with running(server):
+        until(is_answered(server.uri, "SELECT count(*) FROM events", [(20,)]), "the table is served")
+        until(lambda: waits(server.uri, "later"), "the other one waits")
+        assert server.terminate() == 0
+        assert server.left == []
+
+
+@samples.needs_samples
 def test_a_stated_schema_serves_a_catalog_without_a_commit_as_empty(tmp_path: Path) -> None:
     directory = samples.scenario("s01")
     place = samples.catalog(directory / "checkpoints" / "c0_log_only", tmp_path / "catalog")
