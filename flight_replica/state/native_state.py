@@ -9,8 +9,8 @@ the disk.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from uuid import UUID
 
@@ -24,6 +24,7 @@ from flight_replica.sql.types import sql_type
 from flight_replica.state.op_rows import OpRows, column_names, same_key
 from flight_replica.state.state import ReplicaState, Row, StateKind, StatePosition
 from flight_replica.state.tail import key_row, one_row
+from flight_replica.state.writing import registered, transaction
 
 _SEQ_MAX = 2**64 - 1
 
@@ -56,7 +57,7 @@ class NativeState:
             file = literal(str(directory / "table.duckdb"))
             self._connection.execute(f"ATTACH {file} AS {self._database}")
             undo.callback(self._connection.execute, f"DETACH {self._database}")
-            with self._transaction():
+            with transaction(self._connection):
                 at = self._copy(source)
             undo.pop_all()
         self._visible_seq = at.visible_seq
@@ -122,7 +123,7 @@ class NativeState:
         newest = max(self._visible_seq, through)
         if newest == self._visible_seq:
             commit_time_us = self._commit_time_us
-        with self._transaction():
+        with transaction(self._connection):
             if len(ops):
                 self._replace(self._rows.newest(ops))
             self._connection.execute(
@@ -132,7 +133,7 @@ class NativeState:
         self._ops_applied += len(ops)
 
     def _replace(self, rows: pa.RecordBatch) -> None:
-        with self._registered(rows) as name:
+        with registered(self._connection, rows) as name:
             run = self._connection.execute
             same = same_key(self.schema, "r", "n")
             run(f"DELETE FROM {self._database}.rows r USING {name} n WHERE {same}")
@@ -151,7 +152,7 @@ class NativeState:
             [f"c{number}" for number, _ in added],
         )
         run = self._connection.execute
-        with self._transaction(), self._registered(defaults) as name:
+        with transaction(self._connection), registered(self._connection, defaults) as name:
             for number, column in added:
                 run(f"ALTER TABLE {self._database}.rows ADD COLUMN c{number} {sql_type(column.type)}")
                 run(f"UPDATE {self._database}.rows SET c{number} = (SELECT c{number} FROM {name})")
@@ -192,21 +193,3 @@ class NativeState:
         self._connection.execute(f"DETACH {self._database}")
         self._connection.close()
         shutil.rmtree(self._directory, ignore_errors=True)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN TRANSACTION")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
-
-    @contextmanager
-    def _registered(self, rows: pa.RecordBatch) -> Iterator[str]:
-        self._connection.register("incoming", rows)
-        try:
-            yield "incoming"
-        finally:
-            self._connection.unregister("incoming")

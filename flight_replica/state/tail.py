@@ -7,7 +7,7 @@ stands once. `position_N` holds the tail's position.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -22,9 +22,10 @@ from flight_replica.schema import TableSchema
 from flight_replica.sql.types import sql_type
 from flight_replica.state.op_rows import OpRows, column_names, same_key
 from flight_replica.state.state import Row, StatePosition
+from flight_replica.state.writing import registered, transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
 
 class ReplicaTail:
@@ -45,7 +46,7 @@ class ReplicaTail:
         self._ops_applied = 0
         self.bytes_applied = 0
         try:
-            with self._transaction():
+            with transaction(self._connection):
                 self._create()
         except BaseException:
             self._connection.close()
@@ -71,7 +72,7 @@ class ReplicaTail:
         ]
         row = pa.RecordBatch.from_arrays(arrays, column_names(schema))
         self._connection.execute(f"DELETE FROM {self._defaults_table}")
-        with self._registered(row) as name:
+        with registered(self._connection, row) as name:
             self._connection.execute(f"INSERT INTO {self._defaults_table} SELECT * FROM {name}")
 
     @property
@@ -109,7 +110,7 @@ class ReplicaTail:
         if len(ops) and seqs[0].as_py() <= self._visible_seq:
             ops = self._without_known(ops)
         rows = self._rows.newest(ops)
-        with self._transaction():
+        with transaction(self._connection):
             added = self._replace(rows) if len(rows) else 0
             self._connection.execute(
                 f"UPDATE {self._position_table} SET seq = ?, commit_time_us = ?, row_count = row_count + ?",
@@ -123,7 +124,7 @@ class ReplicaTail:
     def _without_known(self, ops: pa.RecordBatch) -> pa.RecordBatch:
         """`ops` without those that the tail holds already, or something newer of the same key."""
         numbered = self._rows.named(ops).append_column("i", pa.array(np.arange(len(ops))))
-        with self._registered(numbered) as name:
+        with registered(self._connection, numbered) as name:
             known = self._connection.execute(
                 f"SELECT n.i FROM {name} n JOIN {self.table} t "
                 f"ON {same_key(self.schema, 't', 'n')} WHERE t.seq >= n.seq"
@@ -134,7 +135,7 @@ class ReplicaTail:
 
     def _replace(self, rows: pa.RecordBatch) -> int:
         """Put `rows` in place of those with their keys; how many keys are new."""
-        with self._registered(rows) as name:
+        with registered(self._connection, rows) as name:
             replaced = self._connection.execute(
                 f"DELETE FROM {self.table} t USING {name} n WHERE {same_key(self.schema, 't', 'n')}"
             ).fetchall()[0][0]
@@ -150,7 +151,7 @@ class ReplicaTail:
 
     def get(self, key: Sequence[object]) -> tuple[bool, Row | None]:
         """(whether the tail knows the key, its row or None for a tombstone)."""
-        with self._registered(key_row(self.schema, key)) as name:
+        with registered(self._connection, key_row(self.schema, key)) as name:
             found: pa.Table = self._connection.sql(
                 f"SELECT t.* FROM {self.table} t, {name} k WHERE {same_key(self.schema, 't', 'k')}"
             ).to_arrow_table()
@@ -164,7 +165,7 @@ class ReplicaTail:
         """Go on under `schema`, which appends columns; rows already here get their defaults."""
         added = [(f"c{n}", schema.columns[n]) for n in range(len(self.schema.columns), len(schema.columns))]
         run = self._connection.execute
-        with self._transaction():
+        with transaction(self._connection):
             for name, column in added:
                 for table in (self.table, self._defaults_table):
                     run(f"ALTER TABLE {table} ADD COLUMN {name} {sql_type(column.type)}")
@@ -188,24 +189,6 @@ class ReplicaTail:
         for table in (self.table, self._position_table, self._defaults_table):
             self._connection.execute(f"DROP TABLE {table}")
         self._connection.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._connection.execute("BEGIN TRANSACTION")
-        try:
-            yield
-        except BaseException:
-            self._connection.execute("ROLLBACK")
-            raise
-        self._connection.execute("COMMIT")
-
-    @contextmanager
-    def _registered(self, rows: pa.RecordBatch) -> Iterator[str]:
-        self._connection.register("incoming", rows)
-        try:
-            yield "incoming"
-        finally:
-            self._connection.unregister("incoming")
 
 
 def one_row(found: pa.Table, schema: TableSchema) -> Row:

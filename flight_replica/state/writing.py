@@ -1,0 +1,33 @@
+"""What every state does when it writes: one transaction, and Arrow rows under a name for its statements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import duckdb
+import pyarrow as pa
+
+_NAME = "incoming"
+
+
+@contextmanager
+def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """The block's statements are committed together, or undone when it raises."""
+    connection.execute("BEGIN TRANSACTION")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def registered(connection: duckdb.DuckDBPyConnection, rows: pa.RecordBatch) -> Iterator[str]:
+    """The name of `rows` for statements inside the block; one at a time on a connection."""
+    connection.register(_NAME, rows)
+    try:
+        yield _NAME
+    finally:
+        connection.unregister(_NAME)
