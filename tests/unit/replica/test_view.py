@@ -13,7 +13,7 @@ import pytest
 from flight_replica.errors import Closed, InvalidStatement, TimedOut
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.view import open_view, open_views
-from flight_replica.schema import Column
+from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.view import View
 from flight_replica.state.workspace import Workspace
 from tests.bases import LINEAGE, SmallTable, assert_same, delete, put, sorted_by_key
@@ -229,3 +229,15 @@ def test_views_that_are_opened_together_show_one_moment_while_ops_are_applied(
             with view:
                 view.take_up(["t"])
                 assert_shows(view, primary, seq)
+
+
+def test_columns_that_differ_only_by_case_are_numbered_in_sql(workspace: Workspace, tmp_path: Path) -> None:
+    columns = (Column("id", pa.int64(), False), Column("ID", pa.int64()), Column("seq", pa.string()))
+    schema = TableSchema(columns, ("id",))
+    table = SmallTable(tmp_path / "base", schema)
+    table.commit(put(1, 2, "x", schema=schema))
+    replica = Replica.open(table.base, table.log(), workspace=workspace)
+    replica.advance()
+    assert replica.query("SELECT * FROM t").read_all().to_pylist() == [{"id": 1, "ID_1": 2, "seq": "x"}]
+    assert replica.get(1) == {"id": 1, "ID": 2, "seq": "x"}
+    replica.close()
