@@ -7,10 +7,8 @@ import json
 import logging
 import math
 import os
-import signal
 import socket
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -23,6 +21,7 @@ from flight_replica.access import add_server_access, server_access
 from flight_replica.connecting import adbc_options, add_client_access, endpoint
 from flight_replica.errors import ConfigError, DatabaseLost, ReplicaError
 from flight_replica.schema import TableSchema
+from flight_replica.stopping import StopSignal
 from flight_replica.user_command import add_user_command
 
 if TYPE_CHECKING:
@@ -386,16 +385,14 @@ def _serve_until_signal(service: ClosableService, address: tuple[str, int], acce
     """Serve until SIGTERM or SIGINT, then end every stream and close the service."""
     from flight_replica.flightsql.server import FlightSqlServer
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopSignal()
     with ExitStack() as closing:
         closing.callback(service.close)
         _check_listen(address)
         server = FlightSqlServer(service, *address, logins=access.logins, tls=access.tls)
         closing.callback(server.close)
         print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
-        while not stop.wait(1.0):  # an untimed wait would not be woken by a signal
+        while not stop.wait(1.0):
             _end_if_lost(service)
     return 0
 

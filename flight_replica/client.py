@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TextIO
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -35,14 +36,20 @@ def connect(uri: str, options: Mapping[str, str] | None = None) -> flightsql.Con
 
 def query(uri: str, statement: str, options: Mapping[str, str] | None = None) -> pa.Table:
     """The rows of one statement. Raises `Unavailable`, `InvalidStatement` with the server's text."""
-    with connect(uri, options) as connection, connection.cursor() as cursor:
-        try:
-            cursor.execute(statement)
-            return cursor.fetch_arrow_table()
-        except adbc_driver_manager.OperationalError as error:
-            raise Unavailable(f"{uri}: {one_line(error)}") from error
-        except adbc_driver_manager.Error as error:
-            raise InvalidStatement(one_line(error)) from error
+    with told(uri), connect(uri, options) as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetch_arrow_table()
+
+
+@contextmanager
+def told(uri: str) -> Iterator[None]:
+    """What the driver raises in the block, as `Unavailable` or `InvalidStatement` with the server's text."""
+    try:
+        yield
+    except adbc_driver_manager.OperationalError as error:
+        raise Unavailable(f"{uri}: {one_line(error)}") from error
+    except adbc_driver_manager.Error as error:
+        raise InvalidStatement(one_line(error)) from error
 
 
 def one_line(error: Exception) -> str:

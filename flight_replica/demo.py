@@ -5,7 +5,6 @@ The last line on stdout is the verdict: whether replica and primary agree, row b
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,9 +17,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from flight_replica.client import connect, position_of, query
+from flight_replica.client import connect, position_of, query, told
 from flight_replica.demo_orders import CREATE, orders
 from flight_replica.errors import ReplicaError, Unavailable
+from flight_replica.stopping import StopSignal
 
 START_SECONDS = 30.0  # for a server to listen
 CATCH_UP_SECONDS = 60.0  # for the replica to reach the primary, at the end
@@ -39,9 +39,7 @@ QUERIES = {
 
 def run_demo(seconds: float | None, row_count: int, ops_per_second: int) -> int:
     """The exit code: 0 when replica and primary agree, 1 on a mismatch or when a part failed."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    stop = StopSignal()
     with ExitStack() as parts:
         folder = Path(parts.enter_context(tempfile.TemporaryDirectory(prefix="flight-replica-demo-")))
         try:
@@ -62,7 +60,7 @@ class _Demo:
     """One run. The processes end with `parts`, in reverse order of their start."""
 
     def __init__(
-        self, parts: ExitStack, folder: Path, stop: threading.Event, row_count: int, ops_per_second: int
+        self, parts: ExitStack, folder: Path, stop: StopSignal, row_count: int, ops_per_second: int
     ) -> None:
         self._parts = parts
         self._folder = folder
@@ -124,11 +122,11 @@ class _Demo:
 
     def _fill(self, primary: str) -> None:
         random = np.random.default_rng(_SEED)
-        with connect(primary) as connection, connection.cursor() as cursor:
+        with told(primary), connect(primary) as connection, connection.cursor() as cursor:
             cursor.execute(CREATE)
             cursor.fetchall()
             for first in range(0, self._row_count, _INGEST_ROWS):
-                if self._stop.is_set():
+                if self._stop.is_set:
                     raise _Stopped
                 last = min(first + _INGEST_ROWS, self._row_count)
                 cursor.adbc_ingest("orders", orders(np.arange(first, last), random), mode="append")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from flight_replica.client import connect
+from flight_replica.client import connect, told
 from flight_replica.demo_orders import Orders
 
 COMMITS_PER_SECOND = 10  # steps a second, of two commits each
@@ -12,11 +12,14 @@ _SEED = 2
 
 
 def write_orders(uri: str, row_count: int, ops_per_second: int) -> int:
-    """Change `orders`, which holds `row_count` rows, until this process is ended."""
+    """Change `orders`, which holds `row_count` rows, until this process is ended.
+
+    Raises `Unavailable` when the primary is gone.
+    """
     orders = Orders(row_count, _SEED)
     op_count = max(10, ops_per_second // COMMITS_PER_SECOND)
     due = time.monotonic()
-    with connect(uri) as connection, connection.cursor() as cursor:
+    with told(uri), connect(uri) as connection, connection.cursor() as cursor:
         while True:
             step = orders.step(op_count)
             cursor.adbc_ingest("orders", step.puts, mode="append")

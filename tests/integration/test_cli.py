@@ -275,6 +275,22 @@ def test_ctrl_c_before_the_demo_is_up_ends_it_too() -> None:
         assert not any(map(is_running, parts))
 
 
+@pytest.mark.parametrize("moment", ["250,000 orders", "count:"])
+def test_a_killed_primary_ends_the_demo_and_no_part_shows_what_a_driver_raised(moment: str) -> None:
+    process = Process("flight_replica", "demo", "--rows", "750000", "--rate", "500")
+    with running(process):
+        line_with(process, moment)
+        parts = children_of(process.pid)
+        (primary,) = [pid for pid in parts if "primary" in command_of(pid)]
+        os.kill(primary, signal.SIGKILL)
+        assert process.wait(60) == 1
+        assert list(process.lines())[-1].startswith("MISMATCH not compared: ")
+        assert process.errors[-1].startswith("flight-replica: ")
+        assert not [line for line in process.errors if line.startswith("adbc")], process.errors
+        assert process.left == []
+        assert not any(map(is_running, parts))
+
+
 def test_a_killed_replica_ends_the_demo_with_one_clear_line() -> None:
     process = demo()
     with running(process):
