@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 
 from flight_replica.errors import SchemaMismatch
-from flight_replica.flightsql.service import Service
+from flight_replica.flightsql.service import Ending, Service
 from flight_replica.sql.dml import Dml
 from flight_replica.sql.parameter_types import parameter_types
 from flight_replica.sql.sandbox import EXPLAIN, Checked, bind_functions
@@ -34,7 +34,7 @@ _ANNOUNCED: Mapping[str, pa.DataType] = (
 
 
 def types_of_query(
-    checked: Checked, keys: Sequence[str], service: Service, relations: Sequence[pa.Schema]
+    checked: Checked, keys: Sequence[str], service: Service, relations: Sequence[pa.Schema], ending: Ending
 ) -> Types:
     """The DuckDB type of each parameter of a query, None where any value will do.
 
@@ -44,14 +44,14 @@ def types_of_query(
     sql = bind_functions(checked, list(own))
     for prefix in EXPLAIN:
         sql = sql.removeprefix(prefix)
-    return _inferred(sql, keys, _schemas(service, checked.tables) | own)
+    return _inferred(sql, keys, _schemas(service, checked.tables) | own, ending)
 
 
-def types_of_write(dml: Dml, keys: Sequence[str], service: Service) -> Types:
+def types_of_write(dml: Dml, keys: Sequence[str], service: Service, ending: Ending) -> Types:
     """As `types_of_query`, of a write; nothing is known of one that reads the server's own relations."""
     if dml.functions:
         return (None,) * len(keys)
-    return _inferred(dml.sql, keys, _schemas(service, (*dml.tables, dml.table)))
+    return _inferred(dml.sql, keys, _schemas(service, (*dml.tables, dml.table)), ending)
 
 
 def _schemas(service: Service, names: Sequence[str]) -> dict[str, pa.Schema]:
@@ -61,14 +61,16 @@ def _schemas(service: Service, names: Sequence[str]) -> dict[str, pa.Schema]:
     return {entry.name: entry.schema.arrow_schema for entry in found if entry.schema is not None}
 
 
-def _inferred(sql: str, keys: Sequence[str], schemas: Mapping[str, pa.Schema]) -> Types:
+def _inferred(sql: str, keys: Sequence[str], schemas: Mapping[str, pa.Schema], ending: Ending) -> Types:
     try:
         tables = {
             name: [(field.name, sql_type(field.type)) for field in schema] for name, schema in schemas.items()
         }
     except SchemaMismatch:  # a table that DuckDB can't have
         return (None,) * len(keys)
-    return tuple(parameter_types(sql, keys, tables))
+    types = parameter_types(sql, keys, tables, ending.on_end)
+    ending.check()
+    return tuple(types)
 
 
 def announced(keys: Sequence[str], types: Types) -> pa.Schema:

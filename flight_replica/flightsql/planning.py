@@ -151,8 +151,9 @@ class Planner:
         dml = parse_dml(sql, self._resolve)
         return Write(sql, dml.parameter_count, dml.parameter_names)
 
-    def prepare(self, sql: str) -> Statement:
+    def prepare(self, sql: str, call: Call) -> Statement:
         """As `check`, with the types of its parameters."""
+        call.limit_to(self._limits.statement_seconds)
         statement = self.check(sql)
         if isinstance(statement, SessionChange) or not statement.parameter_count:
             return statement
@@ -160,9 +161,9 @@ class Planner:
         if isinstance(statement, Query):
             checked = statement.checked
             own = [self._relation(function, None, None).schema for function in checked.functions]
-            return replace(statement, parameter_types=types_of_query(checked, keys, self._service, own))
+            return replace(statement, parameter_types=types_of_query(checked, keys, self._service, own, call))
         dml = parse_dml(statement.sql, self._resolve)
-        return replace(statement, parameter_types=types_of_write(dml, keys, self._service))
+        return replace(statement, parameter_types=types_of_write(dml, keys, self._service, call))
 
     def parameter_schema(self, statement: Statement) -> pa.Schema:
         """What a client is told of a prepared statement's parameters."""
@@ -212,34 +213,38 @@ class Planner:
             raise InvalidStatement(f"time_zone is {zone}, and writes are done at UTC: unset it to write")
         bound = in_order(bound, statement.parameter_keys, is_named=bool(statement.parameter_names))
         rows = bound if statement.parameter_count else None
+        call.limit_to(self._limits.statement_seconds)
         if call.transaction is None:
-            return self._service.write(statement.sql, rows)
+            return self._service.write(statement.sql, rows, call)
         isolation, is_ddl = call.options.isolation, statement.is_ddl
-        return call.transaction.write(self._service, statement.sql, rows, isolation, is_ddl=is_ddl)
+        return call.transaction.write(self._service, statement.sql, rows, isolation, call, is_ddl=is_ddl)
 
-    def result_schema(self, statement: Query | SessionChange) -> pa.Schema | None:
+    def result_schema(self, statement: Query | SessionChange, call: Call) -> pa.Schema | None:
         """The schema the rows will have, None where it depends on parameters that aren't bound yet."""
         if isinstance(statement, SessionChange):
             return SessionPlan.schema
         checked = statement.checked
         if not checked.parameter_count:
-            return self._schema(checked)
+            return self._schema(checked, call)
         keys, types = statement.parameter_keys, statement.parameter_types or (None,) * checked.parameter_count
         # With nulls of their types the columns have theirs, with bare ones their names: `$1`, not a cast's.
-        typed = self._schema_or_none(checked, lambda sql: with_typed_nulls(sql, keys, types))
-        bare = self._schema_or_none(checked)
+        typed = self._schema_or_none(checked, call, lambda sql: with_typed_nulls(sql, keys, types))
+        bare = self._schema_or_none(checked, call)
         if typed is None or bare is None or len(typed) != len(bare):
             return typed if bare is None else bare
         fields = [field.with_name(name) for field, name in zip(typed, bare.names, strict=True)]
         return pa.schema(fields, typed.metadata)
 
-    def _schema_or_none(self, checked: Checked, rewrite: Rewrite | None = None) -> pa.Schema | None:
+    def _schema_or_none(
+        self, checked: Checked, call: Call, rewrite: Rewrite | None = None
+    ) -> pa.Schema | None:
         try:
-            return self._schema(checked, rewrite)
+            return self._schema(checked, call, rewrite)
         except ReplicaError:
+            call.check()
             return None
 
-    def _schema(self, checked: Checked, rewrite: Rewrite | None = None) -> pa.Schema:
+    def _schema(self, checked: Checked, call: Call, rewrite: Rewrite | None = None) -> pa.Schema:
         """The schema with nulls for parameters, or as `rewrite` has them."""
         plan: Plan
         if len(checked.functions) == 1 and checked.functions[0].is_whole_statement:
@@ -248,7 +253,7 @@ class Planner:
                 plan = self._plan_changes(function, None)
                 plan.close()
                 return plan.schema
-        plan = self._plan_query(checked, [], None, None, rewrite)
+        plan = self._plan_query(checked, [], None, call, rewrite, is_run=False)
         plan.close()
         return plan.schema
 
@@ -266,23 +271,31 @@ class Planner:
         checked: Checked,
         rows: Sequence[Parameters],
         lineage: UUID | None,
-        call: Call | None,
+        call: Call,
         rewrite: Rewrite | None = None,
+        *,
+        is_run: bool = True,
     ) -> Plan:
-        """Planned with values out of `rows`; or with none, as `rewrite` changes the bound text."""
+        """Planned with values out of `rows`; or with none, as `rewrite` changes the bound text.
+
+        One that won't be run waits for nothing.
+        """
+        demanding = call if is_run else None
         relations = [
-            (f"${function.name}_{number}_{secrets.token_hex(4)}", self._relation(function, lineage, call))
+            (
+                f"${function.name}_{number}_{secrets.token_hex(4)}",
+                self._relation(function, lineage, demanding),
+            )
             for number, function in enumerate(checked.functions)
         ]
-        view = self._open_view(checked, call)
+        view = self._open_view(checked, demanding)
         try:
             if checked.positions:
                 view.define_positions(dict(checked.positions))
-            if call is not None:
-                if (zone := call.options.time_zone) is not None:
-                    view.set_time_zone(zone)
-                call.limit_to(self._limits.statement_seconds)
-                call.on_end(view.interrupt)
+            if (zone := call.options.time_zone) is not None:
+                view.set_time_zone(zone)
+            call.limit_to(self._limits.statement_seconds)
+            call.on_end(view.interrupt)
             sql = bind_functions(checked, [name for name, _ in relations])
             parameters = _example(checked, rows) if rewrite is None else ()
             planned = rewrite(sql) if rewrite is not None else sql
@@ -290,6 +303,7 @@ class Planner:
             return QueryPlan(view, sql, rows, relations, schema, self._queries, self._limits)
         except BaseException:
             view.close()
+            call.check()  # what it was interrupted for, not that it was
             raise
 
     def _open_view(self, checked: Checked, call: Call | None) -> View:

@@ -86,9 +86,11 @@ class RestrictedService:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+    def write(
+        self, sql: str, parameters: pa.Table | None = None, ending: Ending | None = None
+    ) -> WriteResult:
         self.check_write(sql)
-        return self._service.write(sql, parameters)
+        return self._service.write(sql, parameters, ending)
 
     def begin(self, snapshot: Sequence[TablePosition] | None = None) -> PendingWrites:
         return _RestrictedWrites(self._service.begin(snapshot), self)
@@ -106,12 +108,14 @@ class RestrictedService:
         names = [entry.name for entry in self.tables()]
         return next((served for served in names if fold(served) == fold(name)), None)
 
-    def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
+    def ingest(
+        self, table: str, mode: IngestMode, data: pa.RecordBatchReader, ending: Ending | None = None
+    ) -> WriteResult:
         if mode is IngestMode.APPEND:
             self._check_rows(table)
         else:
             self._check_change(table, is_new=mode is not IngestMode.REPLACE)
-        return self._service.ingest(table, mode, data)
+        return self._service.ingest(table, mode, data, ending)
 
     def _check_rows(self, table: str) -> None:
         self._check_read(table)
@@ -138,9 +142,11 @@ class _RestrictedWrites:
     def is_empty(self) -> bool:
         return self._writes.is_empty
 
-    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+    def write(
+        self, sql: str, parameters: pa.Table | None = None, ending: Ending | None = None
+    ) -> WriteResult:
         self._service.check_write(sql)
-        return self._writes.write(sql, parameters)
+        return self._writes.write(sql, parameters, ending)
 
     def cover(self, view: View) -> None:
         self._writes.cover(view)

@@ -170,6 +170,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
     ) -> flight.SchemaResult:
         command = _command(descriptor)
         call = _call(context)
+        call.watch(context)
         front = self._front.seen_by(call.user)
         match command:
             case pb.CommandStatementQuery():
@@ -181,7 +182,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
                 return flight.SchemaResult(catalog.schema_of(command))
         if isinstance(statement, Write):
             return flight.SchemaResult(WRITE_SCHEMA)
-        schema = front.planner.result_schema(statement)
+        schema = front.planner.result_schema(statement, call)
         if schema is None:
             raise InvalidStatement("the result's schema depends on parameters that aren't bound")
         return flight.SchemaResult(schema)
@@ -213,6 +214,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
     ) -> None:
         command = _command(descriptor)
         call = _call(context)
+        call.watch(context)
         front = self._front.seen_by(call.user)
         match command:
             case pb.CommandStatementUpdate():
@@ -230,6 +232,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
                 self._transactions.close_origin(_call(context).session.id)
         else:
             call = _call(context)
+            call.watch(context)
             results = self._act(self._front.seen_by(call.user), call, name, body, context)
         return iter([flight.Result(result) for result in results])
 
@@ -284,19 +287,20 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
 
     def _prepare(self, front: Front, call: Call, request: Message) -> Message:
         self._join(request.transaction_id, call)
-        statement = front.planner.prepare(request.query)
+        statement = front.planner.prepare(request.query, call)
         result = pb.ActionCreatePreparedStatementResult(
-            prepared_statement_handle=front.handles.prepare(statement, request.transaction_id),
-            parameter_schema=front.planner.parameter_schema(statement).serialize().to_pybytes(),
+            parameter_schema=front.planner.parameter_schema(statement).serialize().to_pybytes()
         )
         if not isinstance(statement, Write):
             result.is_update = False
-            schema = front.planner.result_schema(statement)
+            schema = front.planner.result_schema(statement, call)
             if schema is not None:
                 result.dataset_schema = schema.serialize().to_pybytes()
         elif not _asks_for_the_seq(call):
             result.is_update = True
             result.dataset_schema = pa.schema([]).serialize().to_pybytes()
+        # At the very end: what fails before leaves no handle.
+        result.prepared_statement_handle = front.handles.prepare(statement, request.transaction_id)
         return result
 
     def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:

@@ -56,6 +56,10 @@ class Ending(Protocol):
     @property
     def is_ended(self) -> bool: ...
 
+    def check(self) -> None:
+        """Raise why it has ended, if it has."""
+        ...
+
     def on_end(self, interrupt: Callable[[], None]) -> None:
         """Call `interrupt` from another thread when it ends, and again until it is over."""
         ...
@@ -70,7 +74,9 @@ class PendingWrites(Protocol):
     @property
     def is_empty(self) -> bool: ...
 
-    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+    def write(
+        self, sql: str, parameters: pa.Table | None = None, ending: Ending | None = None
+    ) -> WriteResult:
         """Run one DML statement on the newest rows and the own ones. It happens whole or not at all.
 
         Raises `Conflict` where another's commit has changed what this transaction changed, `LimitExceeded`.
@@ -128,13 +134,20 @@ class Service(Protocol):
         """
         ...
 
-    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+    def write(
+        self, sql: str, parameters: pa.Table | None = None, ending: Ending | None = None
+    ) -> WriteResult:
         """Run one DDL or DML statement as one commit, durable on return; one bound row after another
-        where `parameters` has several. Raises `ReadOnly`, `InvalidStatement`, `ConstraintViolation`."""
+        where `parameters` has several. Where `ending` ends before the commit, nothing is changed.
+
+        Raises `ReadOnly`, `InvalidStatement`, `ConstraintViolation`, and why `ending` has ended.
+        """
         ...
 
-    def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
-        """Put every row of `data` as one commit."""
+    def ingest(
+        self, table: str, mode: IngestMode, data: pa.RecordBatchReader, ending: Ending | None = None
+    ) -> WriteResult:
+        """Put every row of `data` as one commit; `ending` and errors as in `write`."""
         ...
 
     def begin(self, snapshot: Sequence[TablePosition] | None = None) -> PendingWrites:

@@ -27,7 +27,7 @@ from flight_replica.errors import (
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.options import Isolation
 from flight_replica.flightsql.pins import OpenViews, PinnedViews, Pins, open_all
-from flight_replica.flightsql.service import PendingWrites, Service, WriteResult
+from flight_replica.flightsql.service import Ending, PendingWrites, Service, WriteResult
 from flight_replica.sql.view import View
 
 __all__ = ["Transaction", "Transactions"]
@@ -89,7 +89,14 @@ class Transaction:
                     self._writes.cover(view)
 
     def write(
-        self, service: Service, sql: str, bound: pa.Table | None, isolation: Isolation, *, is_ddl: bool
+        self,
+        service: Service,
+        sql: str,
+        bound: pa.Table | None,
+        isolation: Isolation,
+        ending: Ending,
+        *,
+        is_ddl: bool,
     ) -> WriteResult:
         """Run a write in here; DDL commits by itself, at once, and only where no writes wait.
 
@@ -98,19 +105,21 @@ class Transaction:
         with self._lock:
             snapshot = self.pinned(lambda: open_all(service, self._limits), isolation)
             if is_ddl:
-                return self._change_tables(service, sql, bound)
+                return self._change_tables(service, sql, bound, ending)
             if self._writes is None:
                 self._writes = service.begin(snapshot.positions if snapshot is not None else None)
             with self._ending_with_conflict():
-                return self._writes.write(sql, bound)
+                return self._writes.write(sql, bound, ending)
 
-    def _change_tables(self, service: Service, sql: str, bound: pa.Table | None) -> WriteResult:
+    def _change_tables(
+        self, service: Service, sql: str, bound: pa.Table | None, ending: Ending
+    ) -> WriteResult:
         if self._has_writes:
             raise InvalidStatement(
                 "CREATE, DROP and ALTER commit by themselves, and this transaction has writes that "
                 "aren't committed; commit or roll back first"
             )
-        return service.write(sql, bound)
+        return service.write(sql, bound, ending)
 
     @contextmanager
     def _ending_with_conflict(self) -> Iterator[None]:

@@ -110,7 +110,7 @@ class Puts:
                 f"bulk ingestion: if_not_exist {options.if_not_exist} with if_exists {options.if_exists} "
                 "is none of create, append, replace, create_append"
             )
-        return self._service.ingest(command.table, mode, whole_stream(reader, context))
+        return self._service.ingest(command.table, mode, whole_stream(reader, context), _call(context))
 
 
 def seq_text(seqs: Mapping[str, int]) -> str:

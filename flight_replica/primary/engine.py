@@ -19,7 +19,7 @@ import duckdb
 import pyarrow as pa
 
 from flight_replica.errors import Closed, ConfigError, TableNotFound
-from flight_replica.flightsql.service import IngestMode, WriteResult
+from flight_replica.flightsql.service import Ending, IngestMode, WriteResult
 from flight_replica.position import TablePosition
 from flight_replica.primary import store
 from flight_replica.primary.feed import PrimaryFeed
@@ -139,23 +139,30 @@ class Engine:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+    def write(
+        self, sql: str, parameters: pa.Table | None = None, ending: Ending | None = None
+    ) -> WriteResult:
         """Run one statement as one commit, durable on return; see `Service.write`."""
         statement = prepare(sql, parameters, self.tables)
-        return self.submit(statement.run, is_alone=statement.is_ddl)
+        return self.submit(statement.run, is_alone=statement.is_ddl, ending=ending)
 
-    def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
+    def ingest(
+        self, table: str, mode: IngestMode, data: pa.RecordBatchReader, ending: Ending | None = None
+    ) -> WriteResult:
         """Put every row of `data` as one commit; see `Service.ingest`."""
         rows = read_all(data, self.settings.ingest_bytes_max)
-        return self.submit(lambda tx: ingest(tx, table, mode, rows), is_alone=mode is not IngestMode.APPEND)
+        is_alone = mode is not IngestMode.APPEND
+        return self.submit(lambda tx: ingest(tx, table, mode, rows), is_alone=is_alone, ending=ending)
 
-    def submit(self, work: Callable[[WriteTransaction], T], *, is_alone: bool = False) -> T:
+    def submit(
+        self, work: Callable[[WriteTransaction], T], *, is_alone: bool = False, ending: Ending | None = None
+    ) -> T:
         """What `work` returns, once it is durable and published; see `Writer.submit`."""
-        return self._writer.submit(work, is_alone=is_alone)
+        return self._writer.submit(work, is_alone=is_alone, ending=ending)
 
-    def try_out(self, work: Callable[[WriteTransaction], T]) -> T:
+    def try_out(self, work: Callable[[WriteTransaction], T], ending: Ending | None = None) -> T:
         """What `work` returns; what it changes is undone, and nobody ever sees it."""
-        return self._writer.submit(work, is_trial=True)
+        return self._writer.submit(work, is_trial=True, ending=ending)
 
     def begin(self, snapshot: Sequence[TablePosition] | None = None) -> ClientTransaction:
         """A write transaction of a client; see `Service.begin`."""

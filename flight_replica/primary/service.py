@@ -155,11 +155,15 @@ class PrimaryService:
     def begin(self, snapshot: Sequence[TablePosition] | None = None) -> PendingWrites:
         return self.engine.begin(snapshot)
 
-    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
-        return self.engine.write(sql, parameters)
+    def write(
+        self, sql: str, parameters: pa.Table | None = None, ending: Ending | None = None
+    ) -> WriteResult:
+        return self.engine.write(sql, parameters, ending)
 
-    def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
-        return self.engine.ingest(table, mode, data)
+    def ingest(
+        self, table: str, mode: IngestMode, data: pa.RecordBatchReader, ending: Ending | None = None
+    ) -> WriteResult:
+        return self.engine.ingest(table, mode, data, ending)
 
 
 def _chosen(session: duckdb.DuckDBPyConnection, names: Sequence[str]) -> list[TableRecord]:

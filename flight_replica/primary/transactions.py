@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flight_replica.errors import Conflict, InvalidStatement, LimitExceeded
-from flight_replica.flightsql.service import WriteResult
+from flight_replica.flightsql.service import Ending, WriteResult
 from flight_replica.log.source import Op
 from flight_replica.position import TablePosition
 from flight_replica.primary.changes import codec_of, ops_of_keys_after, replace_rows
@@ -70,12 +70,14 @@ class ClientTransaction:
 
     # --- statements -------------------------------------------------------------------------------
 
-    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+    def write(
+        self, sql: str, parameters: pa.Table | None = None, ending: Ending | None = None
+    ) -> WriteResult:
         """See `PendingWrites.write`."""
         statement = prepare(sql, parameters, self._engine.tables)
         if not isinstance(statement, DmlStatement):
             raise InvalidStatement("CREATE, DROP and ALTER can't be part of a transaction")
-        result, records, ops = self._engine.try_out(lambda tx: self._try(tx, statement))
+        result, records, ops = self._engine.try_out(lambda tx: self._try(tx, statement), ending)
         self._keep(records, ops)
         return replace(result, seq=None)
 

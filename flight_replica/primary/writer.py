@@ -2,7 +2,8 @@
 
 Each write is a function over a `WriteTransaction`. If one of a group fails, the group is rolled back
 and each is run again in a transaction of its own, so that only the failing one fails. A write is
-answered after its COMMIT (which syncs the log to disk) and after followers were told.
+answered after its COMMIT (which syncs the log to disk) and after followers were told. A write whose client
+is gone, or whose time is over, is not begun, or is interrupted and undone.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
@@ -18,6 +19,7 @@ from typing import Generic, TypeVar
 import duckdb
 
 from flight_replica.errors import Closed, ReplicaError, Unavailable
+from flight_replica.flightsql.service import Ending
 from flight_replica.primary.transaction import Changes, WriteTransaction
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,12 @@ class _Write(Generic[T]):
     is_alone: bool  # not in one transaction with others
     is_trial: bool  # rolled back, whatever it does
     future: Future[T]
+    ending: Ending | None  # may end before the work is done
+
+    def check(self) -> None:
+        """Raise why it is to end, if it is."""
+        if self.ending is not None:
+            self.ending.check()
 
 
 class Writer:
@@ -53,24 +61,46 @@ class Writer:
         self._closing = threading.Lock()
         self.committing = threading.Lock()  # nothing is committed while somebody else holds it
         self._is_closed = False
+        self._interrupting = threading.Lock()
+        self._at_work: _Write[object] | None = None  # whose statements run just now
         self.durable_commits_total = 0
         self.writes_total = 0
         self._thread = threading.Thread(target=self._run, name="primary-writer", daemon=True)
         self._thread.start()
 
     def submit(
-        self, work: Callable[[WriteTransaction], T], *, is_alone: bool = False, is_trial: bool = False
+        self,
+        work: Callable[[WriteTransaction], T],
+        *,
+        is_alone: bool = False,
+        is_trial: bool = False,
+        ending: Ending | None = None,
     ) -> T:
         """What `work` returns, once it is durable; at once for a trial, which changes nothing.
 
-        Raises what it raises; `Closed` after `close`.
+        Raises what it raises; why `ending` has ended, then nothing was changed; `Closed` after `close`.
         """
         future: Future[T] = Future()
+        write = _Write(work, is_alone or is_trial, is_trial, future, ending)
         with self._closing:
             if self._is_closed:
                 raise Closed("the primary is closed")
-            self._queue.put(_Write(work, is_alone or is_trial, is_trial, future))  # type: ignore[arg-type]
-        return future.result()
+            self._queue.put(write)  # type: ignore[arg-type]
+        if ending is not None:
+            ending.on_end(lambda: self._end(write))  # type: ignore[arg-type]
+        try:
+            return future.result()
+        except CancelledError:
+            write.check()
+            raise
+
+    def _end(self, write: _Write[object]) -> None:
+        """Let a write that waits be, or interrupt the one that runs; from any thread."""
+        if write.future.cancel():
+            return
+        with self._interrupting:
+            if self._at_work is write:
+                self._connection.interrupt()
 
     def close(self) -> None:
         """End the thread after the writes that were submitted. Idempotent."""
@@ -83,7 +113,8 @@ class Writer:
     def _run(self) -> None:
         try:
             while (group := self._next_group()) is not None:
-                self._commit(group)
+                if group := [write for write in group if write.future.set_running_or_notify_cancel()]:
+                    self._commit(group)
         finally:
             self._refuse_the_rest()
 
@@ -136,7 +167,7 @@ class Writer:
             transaction = self._begin(self._connection)
             results = []
             for write in group:
-                results.append(write.work(transaction))
+                results.append(self._work(write, transaction))
                 transaction.end_commit()
             changes = transaction.flush(self._clock_us())
             with self.committing:
@@ -148,10 +179,23 @@ class Writer:
         self.writes_total += len(group)
         return results, changes
 
+    def _work(self, write: _Write[object], transaction: WriteTransaction) -> object:
+        with self._interrupting:
+            self._at_work = write
+        try:
+            write.check()
+            return write.work(transaction)
+        except Exception:
+            write.check()  # what it was interrupted for, not that it was
+            raise
+        finally:
+            with self._interrupting:
+                self._at_work = None
+
     def _try_out(self, write: _Write[object]) -> None:
         self._connection.execute("BEGIN TRANSACTION")
         try:
-            result = write.work(self._begin(self._connection))
+            result = self._work(write, self._begin(self._connection))
         except Exception as error:
             write.future.set_exception(_as_replica_error(error))
         else:
@@ -168,7 +212,7 @@ class Writer:
                 write = self._queue.get_nowait()
             except Empty:
                 return
-            if write is not None:
+            if write is not None and write.future.set_running_or_notify_cancel():
                 write.future.set_exception(Closed("the primary is closed"))
 
     def _roll_back(self) -> None:

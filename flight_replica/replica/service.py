@@ -143,10 +143,14 @@ class ReplicaService:
     def wait_for(self, demand: Demand, timeout_seconds: float, ending: Ending) -> None:
         wait_for(self._table(demand.table).replica, demand, time.monotonic() + timeout_seconds, ending)
 
-    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+    def write(
+        self, sql: str, parameters: pa.Table | None = None, ending: Ending | None = None
+    ) -> WriteResult:
         raise ReadOnly(str(self.read_only_reason))
 
-    def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
+    def ingest(
+        self, table: str, mode: IngestMode, data: pa.RecordBatchReader, ending: Ending | None = None
+    ) -> WriteResult:
         raise ReadOnly(str(self.read_only_reason))
 
     def begin(self, snapshot: Sequence[TablePosition] | None = None) -> PendingWrites:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import duckdb
 
@@ -42,14 +42,22 @@ _lock = threading.Lock()
 _root: duckdb.DuckDBPyConnection | None = None
 
 
-def parameter_types(sql: str, keys: Sequence[str], tables: Mapping[str, Columns]) -> list[str | None]:
+def parameter_types(
+    sql: str,
+    keys: Sequence[str],
+    tables: Mapping[str, Columns],
+    on_end: Callable[[Callable[[], None]], None] = lambda interrupt: None,
+) -> list[str | None]:
     """The DuckDB type of each parameter of `keys` (numbers, or names), None where any value will do.
 
     `sql` is a checked query or write without EXPLAIN; `tables` are those it names, with their columns and
-    DuckDB types. A statement that can't be explained over empty tables tells nothing.
+    DuckDB types. A statement that can't be explained over empty tables tells nothing. `on_end` is given
+    what ends the work early; then less is told.
     """
     found: dict[str, str] = {}
-    cursor = _session()
+    session = _Session()
+    on_end(session.interrupt)
+    cursor = session.cursor
     try:
         for name, columns in tables.items():
             listed = ", ".join(f"{quote(column)} {kind}" for column, kind in columns)
@@ -58,11 +66,11 @@ def parameter_types(sql: str, keys: Sequence[str], tables: Mapping[str, Columns]
         if values is not None:
             found |= values.whole_values(tables, places_of(sql, keys))
         for text in values.rows() if values is not None else [sql]:
-            found = _Inference(cursor, text, keys).types() | found
+            found = _Inference(session, text, keys).types() | found
     except duckdb.Error:
-        pass  # no columns of such types in DuckDB: then nothing is known
+        pass  # interrupted, or no columns of such types in DuckDB: then nothing is known
     finally:
-        cursor.close()
+        session.close()
     return [found.get(key) for key in keys]
 
 
@@ -74,7 +82,28 @@ def with_typed_nulls(sql: str, keys: Sequence[str], types: Sequence[str | None])
     )
 
 
-def _session() -> duckdb.DuckDBPyConnection:
+class _Session:
+    """A cursor that may be interrupted from any thread, also when it is closed already."""
+
+    def __init__(self) -> None:
+        self.cursor = _new_cursor()
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self.is_interrupted = False
+
+    def interrupt(self) -> None:
+        with self._lock:
+            self.is_interrupted = True
+            if not self._is_closed:
+                self.cursor.interrupt()
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+        self.cursor.close()
+
+
+def _new_cursor() -> duckdb.DuckDBPyConnection:
     global _root
     with _lock:
         if _root is None:
@@ -90,8 +119,9 @@ def _session() -> duckdb.DuckDBPyConnection:
 class _Inference:
     """One statement's types."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection, sql: str, keys: Sequence[str]) -> None:
-        self._cursor = cursor
+    def __init__(self, session: _Session, sql: str, keys: Sequence[str]) -> None:
+        self._session = session
+        self._cursor = session.cursor
         self._sql = sql
         self._places = places_of(sql, keys)
         self._keys = list(dict.fromkeys(place.key for place in self._places))
@@ -126,6 +156,8 @@ class _Inference:
                 return casts
             rows = self._cursor.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()
         except duckdb.Error:
+            if self._session.is_interrupted:
+                raise
             return None
         return "\n".join(_texts(json.loads(dict(rows)["logical_plan"])))
 

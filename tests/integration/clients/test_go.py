@@ -179,6 +179,14 @@ def test_a_header_waits_for_a_position(go: Go, line: Line) -> None:
         ahead.rows("query", sql="SELECT count(*) FROM orders")
 
 
+def test_a_header_demands_an_age_that_is_proven_or_refused(go: Go, line: Line) -> None:
+    fresh = go.raw(line.replica, merutable_max_staleness_ms="60000")
+    assert fresh.rows("query", sql="SELECT count(*) AS n FROM orders WHERE id < 4") == [{"n": 3}]
+    never = go.raw(line.replica, merutable_max_staleness_ms="0", merutable_wait_timeout_ms="100")
+    with pytest.raises(ClientError, match="max_staleness_ms"):
+        never.rows("query", sql="SELECT count(*) FROM orders")
+
+
 def test_the_schema_of_a_query_is_known_without_running_it(raw: Raw) -> None:
     found = raw.do("schema", sql="SELECT id, item, price FROM orders")
     assert found == ["id: int64", "item: utf8", "price: decimal(9, 2)"]

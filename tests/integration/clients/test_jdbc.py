@@ -337,6 +337,14 @@ def test_min_seq_in_the_url_waits_for_the_position_and_says_where_it_is(jdbc: Jd
         ahead.rows("SELECT count(*) FROM orders")
 
 
+def test_max_staleness_in_the_url_is_proven_or_refused(jdbc: Jdbc, line: Line) -> None:
+    fresh = jdbc.connect(line.replica, merutable_max_staleness_ms=60_000)
+    assert fresh.rows("SELECT count(*) FROM orders WHERE id < 4") == [(3,)]
+    never = jdbc.connect(line.replica, merutable_max_staleness_ms=0, merutable_wait_timeout_ms=100)
+    with pytest.raises(ClientError, match="max_staleness_ms"):
+        never.rows("SELECT count(*) FROM orders")
+
+
 def test_a_statement_timeout_in_the_url_ends_a_statement(jdbc: Jdbc, line: Line) -> None:
     with pytest.raises(ClientError, match="statement_timeout_ms"):
         jdbc.connect(line.replica, merutable_statement_timeout_ms=200).rows(ENDLESS)

@@ -38,7 +38,11 @@ class MemoryTable:
 
     @property
     def stored(self) -> str:
-        return quote(f"stored {self.name}")
+        return quote(self.stored_name)
+
+    @property
+    def stored_name(self) -> str:
+        return f"stored {self.name.encode().hex()}"  # DuckDB's names ignore case
 
 
 class MemoryService:
@@ -147,7 +151,9 @@ class MemoryService:
         with self._lock:
             self.open_views -= 1
 
-    def write(self, sql: str, parameters: pa.Table | None = None) -> WriteResult:
+    def write(
+        self, sql: str, parameters: pa.Table | None = None, ending: Ending | None = None
+    ) -> WriteResult:
         with self._lock:
             self.writes_total += 1
             if sql.upper().startswith("CREATE"):
@@ -155,7 +161,7 @@ class MemoryService:
             names = {name.casefold(): name for name in self.tables_by_name}
             dml = parse_dml(sql, lambda name: names.get(name.casefold()))
             table = self._table(names[dml.table.casefold()])
-            text = retarget(dml, f"stored {table.name}", dml.table) + "\nRETURNING *"
+            text = retarget(dml, table.stored_name, dml.table) + "\nRETURNING *"
             bound = parameters.to_pylist() if parameters is not None else [{}]
             cursor = self._database.cursor()
             count = 0
@@ -165,7 +171,9 @@ class MemoryService:
                 self._commit(table, rows)
             return WriteResult(count, table.name, table.seq)
 
-    def ingest(self, table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
+    def ingest(
+        self, table: str, mode: IngestMode, data: pa.RecordBatchReader, ending: Ending | None = None
+    ) -> WriteResult:
         rows = data.read_all()
         exists = table in self.tables_by_name
         if mode is IngestMode.CREATE and exists:

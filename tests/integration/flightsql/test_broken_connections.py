@@ -8,7 +8,7 @@ from pyarrow import flight
 
 from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.errors import TimedOut
-from flight_replica.flightsql.service import IngestMode, WriteResult
+from flight_replica.flightsql.service import Ending, IngestMode, WriteResult
 from tests.faults import TcpProxy
 from tests.integration.flightsql.clients import RawClient, descriptor, wait_until
 from tests.integration.flightsql.conftest import Serve
@@ -21,7 +21,7 @@ def test_an_ingestion_cut_off_in_its_middle_writes_nothing(
     batches: list[pa.RecordBatch] = []
     errors: list[Exception] = []
 
-    def ingest(table: str, mode: IngestMode, data: pa.RecordBatchReader) -> WriteResult:
+    def ingest(table: str, mode: IngestMode, data: pa.RecordBatchReader, ending: Ending) -> WriteResult:
         try:
             batches.extend(data)
         except Exception as error:

@@ -27,7 +27,7 @@ from flight_replica.flightsql.commands import pack, unpack
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.plans import WrittenPlan
 from flight_replica.flightsql.server import FlightSqlServer
-from flight_replica.flightsql.service import WriteResult
+from flight_replica.flightsql.service import Ending, WriteResult
 from flight_replica.flightsql.statements import Statements
 from flight_replica.flightsql.stats import ServerStats
 from flight_replica.sql.view import View
@@ -328,7 +328,7 @@ def test_a_client_that_goes_before_its_update_is_answered_is_no_error(
 ) -> None:
     begun, go_on = threading.Event(), threading.Event()
 
-    def write(sql: str, parameters: pa.Table | None = None) -> WriteResult:
+    def write(sql: str, parameters: pa.Table | None, ending: Ending) -> WriteResult:
         begun.set()
         assert go_on.wait(OUTER_SECONDS)
         return WriteResult(1, "orders", 4)

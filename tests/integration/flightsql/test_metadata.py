@@ -202,6 +202,20 @@ def test_tables_are_found_by_pattern_without_regard_to_case_exact_names_first(
     assert places <= {("merutable", "main", "TABLE")}
 
 
+def test_of_two_names_that_differ_only_by_case_the_exact_one_comes_first(
+    raw: RawClient, service: MemoryService
+) -> None:
+    service.add_table("ORDERS", TableSchema((Column("k", pa.int32(), False),), ("k",)))
+    for name, others in (("orders", "ORDERS"), ("ORDERS", "orders")):
+        found = raw.reply(pb.CommandGetTables(table_name_filter_pattern=name))
+        assert found["table_name"].to_pylist() == [name, others]
+        keys = raw.reply(pb.CommandGetPrimaryKeys(table=name))
+        assert keys.select(["table_name", "column_name"]).to_pylist() == [
+            {"table_name": name, "column_name": {"orders": "id", "ORDERS": "k"}[name]}
+        ]
+        assert raw.rows(f'SELECT * FROM "{name}"').schema.names[0] == {"orders": "id", "ORDERS": "k"}[name]
+
+
 def _described(raw: RawClient, table: str) -> pa.Schema:
     (row,) = raw.reply(pb.CommandGetTables(table_name_filter_pattern=table, include_schema=True)).to_pylist()
     return pa.ipc.read_schema(pa.py_buffer(row["table_schema"]))

@@ -19,6 +19,7 @@ from flight_replica.flightsql.options import OPTION_NAMES
 from flight_replica.flightsql.server import FlightSqlServer
 from tests.integration.flightsql.clients import RawClient
 from tests.integration.flightsql.conftest import Serve
+from tests.integration.flightsql.test_cancel import ENDLESS
 
 COOKIE = "arrow_flight_session_id"
 COOKIES = {"adbc.flight.sql.rpc.with_cookie_middleware": "true"}
@@ -304,6 +305,15 @@ def test_duckdbs_settings_are_out_of_reach(client: Client, sql: str) -> None:
     client.options()
     with pytest.raises(pa.ArrowInvalid, match=", ".join(OPTION_NAMES)):
         client.rows(sql)
+
+
+def test_a_statement_timeout_of_the_session_holds_for_each_of_its_statements(client: Client) -> None:
+    client.options()  # begins the session
+    client.rows("SET statement_timeout_ms = 200")
+    for _ in range(2):
+        with pytest.raises(flight.FlightTimedOutError, match="statement_timeout_ms, 200 ms"):
+            client.rows(ENDLESS)
+    assert client.rows("SELECT 1 AS one").to_pylist() == [{"one": 1}]
 
 
 # --- ADBC -------------------------------------------------------------------------------------------

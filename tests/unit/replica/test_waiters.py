@@ -27,6 +27,9 @@ class Ending:
         self.is_ended = False
         self._interrupts: list[Callable[[], None]] = []
 
+    def check(self) -> None:
+        assert not self.is_ended
+
     def on_end(self, interrupt: Callable[[], None]) -> None:
         self._interrupts.append(interrupt)
 
