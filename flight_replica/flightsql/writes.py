@@ -19,6 +19,8 @@ from flight_replica.flightsql.session_sql import SessionChange
 from flight_replica.flightsql.statements import Handles
 from flight_replica.flightsql.status import Unimplemented
 from flight_replica.log.wire import encode_name
+from flight_replica.sql.names import CATALOG, DB_SCHEMA
+from flight_replica.sql.statement import fold
 
 SEQ_TRAILER = "merutable-seq"
 
@@ -103,6 +105,12 @@ class Puts:
             raise Unimplemented("bulk ingestion commits by itself; leave its transaction_id out")
         if command.temporary:
             raise Unimplemented("temporary tables aren't served here")
+        for name, stated, own in (
+            ("catalog", command.catalog, CATALOG),
+            ("schema", command.schema, DB_SCHEMA),
+        ):
+            if stated and fold(stated) != own:
+                raise InvalidStatement(f"bulk ingestion: there is no {name} {stated!r}, only {own}")
         options = command.table_definition_options
         mode = _MODES.get((options.if_not_exist, options.if_exists))
         if mode is None:

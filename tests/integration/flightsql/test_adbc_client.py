@@ -102,6 +102,16 @@ def test_ingestion_creates_appends_and_refuses(cursor: adbc.Cursor) -> None:
         cursor.adbc_ingest("fresh", rows, mode="create")
 
 
+def test_ingestion_into_another_catalog_or_schema_is_refused(connection: adbc.Connection) -> None:
+    rows = pa.table({"id": [9], "item": ["x"], "price": [0.5]})
+    for place in ({"catalog_name": "merutable", "db_schema_name": "MAIN"}, {"db_schema_name": "main"}):
+        with connection.cursor() as cursor:
+            assert cursor.adbc_ingest("orders", rows, mode="append", **place) == 1
+    for wrong in ({"catalog_name": "other"}, {"db_schema_name": "other"}):
+        with connection.cursor() as cursor, pytest.raises(adbc.ProgrammingError, match="'other', only"):
+            cursor.adbc_ingest("orders", rows, mode="append", **wrong)
+
+
 def test_a_replica_refuses_writes_at_prepare_with_its_reason(
     cursor: adbc.Cursor, service: MemoryService
 ) -> None:
