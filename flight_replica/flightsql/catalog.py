@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.flightsql import sql_info, xdbc
 from flight_replica.flightsql.limits import ServerLimits
+from flight_replica.flightsql.patterns import NamePattern
 from flight_replica.flightsql.service import Service
 from flight_replica.flightsql.status import Unimplemented
 from flight_replica.schema import TableSchema
@@ -124,7 +125,10 @@ def _tables(command: Message, service: Service) -> list[_Table]:
         return []
     if not _is_our_catalog(command) or not _matches(command, "db_schema_filter_pattern", DB_SCHEMA):
         return []
-    found = [e for e in _known(service) if _matches(command, "table_name_filter_pattern", e.name)]
+    found = _known(service)
+    if command.HasField("table_name_filter_pattern"):
+        wanted = NamePattern(command.table_name_filter_pattern)
+        found = [table for table in found if wanted.matches(table.name)]
     # `_` in a plain name is a wildcard too: whoever reads one row should get the table of this very name.
     exact = re.sub(r"\\(.)", r"\1", command.table_name_filter_pattern)
     return sorted(found, key=lambda entry: (entry.name != exact, fold(entry.name) != fold(exact), entry.name))
@@ -134,24 +138,7 @@ def _matches(command: Message, field: str, name: str) -> bool:
     """Whether `name` matches the command's pattern; an absent one matches all."""
     if not command.HasField(field):
         return True
-    return pattern(getattr(command, field)).fullmatch(name) is not None
-
-
-def pattern(text: str) -> re.Pattern[str]:
-    """An SQL pattern: `%` any run, `_` one character, `\\` takes the next one as it is."""
-    parts: list[str] = []
-    signs = iter(text)
-    for sign in signs:
-        match sign:
-            case "%":
-                parts.append(".*")
-            case "_":
-                parts.append(".")
-            case "\\":
-                parts.append(re.escape(next(signs, "\\")))
-            case _:
-                parts.append(re.escape(sign))
-    return re.compile("".join(parts), re.IGNORECASE | re.DOTALL)
+    return NamePattern(getattr(command, field)).matches(name)
 
 
 def _table_row(table: _Table, service: Service, with_schema: bool) -> dict[str, object]:
