@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from uuid import UUID
 
 import pyarrow as pa
@@ -48,7 +49,7 @@ from flight_replica.log.wire import LINEAGE_HEADER
 from flight_replica.position import Demand
 from flight_replica.sql.dml import parse_ddl, parse_dml
 from flight_replica.sql.names import plain
-from flight_replica.sql.parameter_types import with_typed_nulls
+from flight_replica.sql.parameter_types import guesses, with_typed_nulls
 from flight_replica.sql.sandbox import EXPLAIN, Checked, TableFunction, bind_functions, check_select
 from flight_replica.sql.statement import kind_of, single
 from flight_replica.sql.view import Parameters, View
@@ -219,8 +220,11 @@ class Planner:
         isolation, is_ddl = call.options.isolation, statement.is_ddl
         return call.transaction.write(self._service, statement.sql, rows, isolation, call, is_ddl=is_ddl)
 
-    def result_schema(self, statement: Query | SessionChange, call: Call) -> pa.Schema | None:
-        """The schema the rows will have, None where it depends on parameters that aren't bound yet."""
+    def result_schema(self, statement: Query | SessionChange, call: Call) -> pa.Schema:
+        """The schema the rows will have, as far as that can be told before parameters are bound.
+
+        Raises `InvalidStatement` where nothing can.
+        """
         if isinstance(statement, SessionChange):
             return SessionPlan.schema
         checked = statement.checked
@@ -230,10 +234,22 @@ class Planner:
         # With nulls of their types the columns have theirs, with bare ones their names: `$1`, not a cast's.
         typed = self._schema_or_none(checked, call, lambda sql: with_typed_nulls(sql, keys, types))
         bare = self._schema_or_none(checked, call)
+        if typed is None and bare is None:
+            return self._guessed_schema(checked, call, keys, types)
         if typed is None or bare is None or len(typed) != len(bare):
-            return typed if bare is None else bare
+            return typed or bare
         fields = [field.with_name(name) for field, name in zip(typed, bare.names, strict=True)]
         return pa.schema(fields, typed.metadata)
+
+    def _guessed_schema(self, checked: Checked, call: Call, keys: Sequence[str], types: Types) -> pa.Schema:
+        """The schema with the first types of parameters that make a statement of it."""
+        for guess in guesses(types):
+            rewrite = partial(with_typed_nulls, keys=keys, types=guess)
+            if (found := self._schema_or_none(checked, call, rewrite)) is not None:
+                return found
+        raise InvalidStatement(
+            "what the statement gives can't be told without the types of its parameters: write ?::TYPE"
+        )
 
     def _schema_or_none(
         self, checked: Checked, call: Call, rewrite: Rewrite | None = None

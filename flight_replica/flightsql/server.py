@@ -182,10 +182,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
                 return flight.SchemaResult(catalog.schema_of(command))
         if isinstance(statement, Write):
             return flight.SchemaResult(WRITE_SCHEMA)
-        schema = front.planner.result_schema(statement, call)
-        if schema is None:
-            raise InvalidStatement("the result's schema depends on parameters that aren't bound")
-        return flight.SchemaResult(schema)
+        return flight.SchemaResult(front.planner.result_schema(statement, call))
 
     @boundary
     def do_get(self, context: flight.ServerCallContext, ticket: flight.Ticket) -> flight.FlightDataStream:
@@ -293,9 +290,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         )
         if not isinstance(statement, Write):
             result.is_update = False
-            schema = front.planner.result_schema(statement, call)
-            if schema is not None:
-                result.dataset_schema = schema.serialize().to_pybytes()
+            result.dataset_schema = front.planner.result_schema(statement, call).serialize().to_pybytes()
         elif not _asks_for_the_seq(call):
             result.is_update = True
             result.dataset_schema = pa.schema([]).serialize().to_pybytes()

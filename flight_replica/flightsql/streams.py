@@ -44,7 +44,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     if types.is_fixed_size_list(kind):
         return pa.list_(_plain_field(kind.value_field), kind.list_size)
     if types.is_map(kind):
-        return pa.map_(_plain(kind.key_type), _plain_field(kind.item_field))
+        key, item = _plain(kind.key_type), _plain_field(kind.item_field)
+        # A map without entries has keys of type null, which can be had from DuckDB but not made.
+        return kind if (key, item) == (kind.key_type, kind.item_field) else pa.map_(key, item)
     if types.is_struct(kind):
         return pa.struct([_plain_field(field) for field in kind])
     return kind

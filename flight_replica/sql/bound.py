@@ -50,8 +50,11 @@ def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return _decoded(
             pa.chunked_array([pc.run_end_decode(chunk) for chunk in column.chunks], kind.value_type)
         )
-    if types.is_large_list(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
+    if types.is_large_list(kind):
         return column.cast(pa.list_(kind.value_type))
+    if types.is_list_view(kind) or types.is_large_list_view(kind):
+        # Not by a cast: pyarrow 26.0.1 makes an array of it that is no valid one.
+        return pa.chunked_array([pa.array(column.to_pylist(), pa.list_(kind.value_type))])
     if types.is_duration(kind):
         return column.cast(pa.duration("us"))
     if types.is_decimal256(kind):
@@ -101,10 +104,17 @@ def _typed(values: list[object], name: str | None, target: str | None) -> list[o
 
 def _conversion(name: str | None, target: str | None) -> Callable[[object], object]:
     """How a value of the type `name` is bound to a parameter of type `target`."""
+    typed = _typed_conversion(name)
     if target == "VARCHAR" and name != "BLOB":
-        return _text  # else DuckDB would read the column's texts as numbers to compare them
+        # Else DuckDB would read the column's texts as numbers to compare them.
+        return lambda value: _text(value) if _is_plain(value) else typed(value)
     if name == "VARCHAR" and target is not None:
         return lambda value: _value(value, target)
+    return typed
+
+
+def _typed_conversion(name: str | None) -> Callable[[object], object]:
+    """How a value of the type `name` is bound as what it is."""
     if name is None or name in _PLAIN:
         return lambda value: value
     if name == "INTERVAL":
@@ -120,14 +130,18 @@ def _value(value: object, name: str) -> object:
     return None if value is None else duckdb.Value(value, duckdb.sqltype(name))
 
 
+def _is_plain(value: object) -> bool:
+    """Whether its text is the same in every session; DuckDB casts the others."""
+    if isinstance(value, datetime.datetime) and value.tzinfo is not None:
+        return False
+    return isinstance(value, str | int | float | Decimal | datetime.date | datetime.time | UUID)
+
+
 def _text(value: object) -> object:
-    """A plain value as SQL's cast to text writes it; others as they are."""
+    """A plain value as SQL's cast to text writes it."""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    is_plain = isinstance(value, int | float | datetime.date | datetime.time | UUID)
-    return str(value) if is_plain else value
+    return f"{value:f}" if isinstance(value, Decimal) else str(value)
 
 
 def _interval_text(value: object) -> str:

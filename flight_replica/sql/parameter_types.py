@@ -11,6 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import permutations
 
 import duckdb
 
@@ -18,16 +19,18 @@ from flight_replica.sql.bound_casts import bound_casts
 from flight_replica.sql.database import open_database, quote
 from flight_replica.sql.insert_values import Columns, InsertValues
 from flight_replica.sql.places import places_of, replaced
+from flight_replica.sql.shows import described
 from flight_replica.sql.statement import PARSER_MEMORY, tokens
 
-__all__ = ["parameter_types", "with_typed_nulls"]
+__all__ = ["guesses", "parameter_types", "with_typed_nulls"]
 
 _MARK = "§{}§"
 _CAST = "CAST('" + _MARK + "' AS "
 # Tried in this order where the literal is ambiguous; the first of the fewest casts wins.
 _CANDIDATES = (
-    *("BIGINT", "INTEGER", "DOUBLE", "VARCHAR", "DATE", "TIMESTAMP", "TIMESTAMP WITH TIME ZONE"),
+    *("BIGINT", "INTEGER", "DOUBLE", "VARCHAR", "TIMESTAMP", "DATE", "TIMESTAMP WITH TIME ZONE"),
     *("BOOLEAN", "INTERVAL", "TIME", "DECIMAL(38,9)", "BLOB", "UUID"),
+    *("BIGINT[]", "DOUBLE[]", "VARCHAR[]"),
 )
 # Types from narrow to wide; what isn't here is wider. A text is read as whatever stands beside it.
 _WIDTHS = ("VARCHAR", "TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT", "FLOAT", "DOUBLE")
@@ -55,6 +58,7 @@ def parameter_types(
     what ends the work early; then less is told.
     """
     found: dict[str, str] = {}
+    sql = described(sql)
     session = _Session()
     on_end(session.interrupt)
     cursor = session.cursor
@@ -72,6 +76,17 @@ def parameter_types(
     finally:
         session.close()
     return [found.get(key) for key in keys]
+
+
+def guesses(types: Sequence[str | None]) -> Iterator[tuple[str, ...]]:
+    """Types to try where some can't be told: one for all of those, then of two each with each."""
+    unknown = [index for index, kind in enumerate(types) if kind is None]
+    tried = [[kind] * len(unknown) for kind in _CANDIDATES] if unknown else []
+    if len(unknown) == 2:
+        tried += [list(pair) for pair in permutations(_CANDIDATES, 2)]
+    for kinds in tried:
+        given = iter(kinds)
+        yield tuple(next(given) if kind is None else kind for kind in types)
 
 
 def with_typed_nulls(sql: str, keys: Sequence[str], types: Sequence[str | None]) -> str:

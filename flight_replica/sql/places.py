@@ -20,15 +20,17 @@ class Place:
 
 
 def places_of(sql: str, keys: Sequence[str]) -> list[Place]:
-    """Every parameter in text order; `?` has the next number."""
+    """Every parameter in text order: `?` has the next number, `?1` and `$1` are one's own, `$name` a name."""
     spelled = {fold(key): key for key in keys}
     words, places, count = tokens(sql), [], 0
     for index, word in enumerate(words):
-        if word.says("?"):
+        following = next((other for other in words[index + 1 : index + 2] if other.start == word.end), None)
+        if word.says("?") and following is not None and following.text.isdecimal():
+            places.append(Place(following.text, word.start, following.end))
+        elif word.says("?"):
             count += 1
             places.append(Place(str(count), word.start, word.end))
-        elif word.says("$") and index + 1 < len(words) and words[index + 1].start == word.end:
-            following = words[index + 1]
+        elif word.says("$") and following is not None:
             key = fold(unquoted(following.text))
             places.append(Place(spelled.get(key, key), word.start, following.end))
     return places

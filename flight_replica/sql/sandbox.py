@@ -69,11 +69,15 @@ def _kind(text: str, sent: str) -> str:
 
 
 def _check_explain(text: str, words: Sequence[Token], resolve: Resolve) -> Checked:
-    """EXPLAIN [ANALYZE], written anew before the checked statement."""
-    count = 2 if words[1].says("ANALYZE") else 1
-    if words[count].says("("):
-        raise NotAllowed("EXPLAIN takes no options here but ANALYZE")
-    prefix = "EXPLAIN ANALYZE " if count == 2 else "EXPLAIN "
+    """EXPLAIN [ANALYZE] or EXPLAIN (ANALYZE), written anew before the checked statement."""
+    if words[1].says("("):
+        if not (words[2].says("ANALYZE") and words[3].says(")")):
+            raise NotAllowed("the one option that EXPLAIN takes here is ANALYZE")
+        count, is_analyze = 4, True
+    else:
+        is_analyze = words[1].says("ANALYZE")
+        count = 2 if is_analyze else 1
+    prefix = "EXPLAIN ANALYZE " if is_analyze else "EXPLAIN "
     rest = text.encode()[words[count].start :].decode()
     checked = check_select(rest, resolve)
     moved = (

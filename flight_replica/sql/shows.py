@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from flight_replica.errors import NotAllowed
 from flight_replica.sql.database import literal
 from flight_replica.sql.names import CATALOG, DB_SCHEMA
-from flight_replica.sql.statement import Token, fold, unquoted
+from flight_replica.sql.statement import Token, fold, tokens, unquoted
 from flight_replica.sql.walk import Resolve
 
-__all__ = ["shown"]
+__all__ = ["described", "shown"]
 
 _TABLES = "SELECT table_name AS name FROM merutable_tables() ORDER BY name"
 _ALL_TABLES = """
@@ -42,6 +42,7 @@ _SPECIAL = {
     "show databases": _DATABASES,
     "show schemas": _SCHEMAS,
 }
+_ABOUT_QUERIES = ("DESCRIBE", "DESC", "SUMMARIZE", "SHOW")
 _SHOW_TABLES_FROM = ["show", "tables", "from"]
 
 
@@ -59,6 +60,12 @@ def shown(words: Sequence[Token], resolve: Resolve) -> str | None:
     if texts[0] not in ("describe", "desc", "show"):
         return None
     return _columns(words[2:] if len(words) > 2 and words[1].says("TABLE") else words[1:], resolve)
+
+
+def described(sql: str) -> str:
+    """The query that a DESCRIBE or SUMMARIZE is about; any other statement as it is."""
+    first = tokens(sql)[0]
+    return sql.encode()[first.end :].decode() if first.says(*_ABOUT_QUERIES) else sql
 
 
 def _tables_from(words: Sequence[Token]) -> str:

@@ -207,6 +207,32 @@ def test_a_value_that_cannot_be_cast_is_a_clear_error(raw: RawClient) -> None:
         prepared.rows()
 
 
+@pytest.mark.parametrize(
+    ("sql", "kinds"),
+    [
+        ("SELECT strftime(?, ?)", ["string"]),
+        ("SELECT list_transform([1], lambda x: x + ?)", None),
+        ("SELECT map([?], [?])", None),
+        ("SELECT map([], []) AS m", ["map<null, null>"]),
+        ("SELECT ?1", ["string"]),
+        ("SELECT ? + ?", None),
+        ("SELECT list_contains(?, ?)", ["bool"]),
+    ],
+)
+def test_what_a_statement_gives_is_always_announced(
+    raw: RawClient, sql: str, kinds: list[str] | None
+) -> None:
+    prepared = Prepared(raw, sql)
+    announced = pa.ipc.read_schema(pa.py_buffer(prepared.result.dataset_schema))
+    assert (prepared.result.is_update, len(announced)) == (False, 1)
+    assert kinds is None or [str(field.type) for field in announced] == kinds
+
+
+def test_a_statement_whose_result_cannot_be_told_is_refused_with_a_way_out(raw: RawClient) -> None:
+    with pytest.raises(pa.ArrowInvalid, match=r"write \?::TYPE"):
+        Prepared(raw, "SELECT strftime(?, ?) + date_trunc(?, ?)")
+
+
 def test_a_query_runs_once_for_each_bound_row_in_one_stream_of_one_view(
     raw: RawClient, service: MemoryService
 ) -> None:

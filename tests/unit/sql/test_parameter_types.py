@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flight_replica.sql.parameter_types import parameter_types, with_typed_nulls
+from flight_replica.sql.parameter_types import guesses, parameter_types, with_typed_nulls
 
 TABLES = {
     "t": [
@@ -75,11 +75,17 @@ def types(sql: str, keys: int | tuple[str, ...]) -> list[str | None]:
             "SELECT * FROM t WHERE merutable_seq('t') >= ? AND merutable_lag_ms('t') < ?",
             ["UBIGINT", "DOUBLE"],
         ),
+        # lists
+        ("SELECT * FROM t WHERE id = ANY(?)", ["BIGINT[]"]),
+        # an instant rather than its day
+        ("SELECT * FROM t WHERE ts >= ? - INTERVAL 1 DAY", ["TIMESTAMP"]),
+        ("SELECT * FROM t WHERE id = ?1 AND i = ?2 + 1", ["BIGINT", "INTEGER"]),
         # anything will do
         ("SELECT ?", [None]),
         ("SELECT s || ? FROM t", [None]),
         # around a query
-        ("DESCRIBE SELECT ? + 1", ["BIGINT"]),
+        ("DESCRIBE SELECT ? + 1", ["INTEGER"]),
+        ("DESCRIBE SELECT id FROM t WHERE id = ?", ["BIGINT"]),
         ("SUMMARIZE SELECT i FROM t WHERE i > ?", ["INTEGER"]),
         # writes
         ("INSERT INTO t (id, s, price) VALUES (?, ?, ?)", ["BIGINT", "VARCHAR", "DECIMAL(9,2)"]),
@@ -119,6 +125,14 @@ def test_a_statement_that_cannot_be_planned_tells_nothing() -> None:
 def test_tables_of_one_statement_are_not_there_in_the_next() -> None:
     assert parameter_types("SELECT * FROM z WHERE a = ?", ("1",), {"z": [("a", "DATE")]}) == ["DATE"]
     assert parameter_types("SELECT * FROM z WHERE a = ?", ("1",), {}) == [None]
+
+
+def test_guesses_leave_what_is_known_and_try_pairs_of_what_is_not() -> None:
+    found = list(guesses(("DATE", None, None)))
+    assert all(first == "DATE" and None not in others for first, *others in found)
+    assert ("DATE", "VARCHAR", "VARCHAR") in found and ("DATE", "TIMESTAMP", "VARCHAR") in found
+    assert list(guesses(("DATE",))) == []
+    assert len(list(guesses((None, None, None)))) < 20
 
 
 def test_nulls_of_the_types_stand_where_the_parameters_stood() -> None:
