@@ -73,7 +73,10 @@ def _start_logging(level: str) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """Tracebacks in full, whatever `sys.tracebacklimit` is."""
+    """One line an event, whatever names are in it; tracebacks in full, whatever `sys.tracebacklimit` is."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return super().formatMessage(record).replace("\n", "\\n").replace("\r", "\\r")
 
     def formatException(self, ei: Any) -> str:
         return "".join(traceback.format_exception(*ei, limit=TRACEBACK_FRAMES)).rstrip()

@@ -47,6 +47,10 @@ class TransactionNotFound(StatementNotFound):
     """No transaction of this id is open, for this user; begin a new one."""
 
 
+class TransactionFailed(ReplicaError):
+    """A statement of this transaction had a conflict, so nothing of it can be committed; roll it back."""
+
+
 class SessionExpired(ReplicaError):
     """What a session had set is gone; set it again, or connect again."""
 

@@ -75,7 +75,7 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
     def options(self) -> ReadOptions:
         """What the session and this call's headers ask of a read. Raises `InvalidStatement`,
         `SessionExpired`."""
-        return read_options(self.session.options(), lambda name: self._headers.get(name, ()))
+        return read_options(self.session.options(), self._headers)
 
     def change_session(self, values: Mapping[str, OptionValue | None]) -> None:
         """Set options for the client's later calls, or unset them by None.

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 
 from flight_replica.errors import InvalidStatement, SchemaMismatch
-from flight_replica.log.wire import decode_name
+from flight_replica.log.wire import LINEAGE_HEADER, decode_name
 from flight_replica.sql.statement import fold
 from flight_replica.sql.time_zones import zone_name
 
@@ -78,16 +78,22 @@ class ReadOptions:
 NO_OPTIONS = ReadOptions()
 
 
-def read_options(session: Mapping[str, OptionValue], headers: Callable[[str], Sequence[str]]) -> ReadOptions:
+def read_options(session: Mapping[str, OptionValue], headers: Mapping[str, Sequence[str]]) -> ReadOptions:
     """The options of a call out of its session's values and its headers. Raises `InvalidStatement`.
 
-    `headers` gives every value of a call header. ADBC sends one for each level at which an option is set
-    (connection, statement, database: in this order), without saying which: the strictest counts.
+    `headers` has every value of each call header. ADBC sends one for each level at which an option is set
+    (connection, statement, database: in this order), without saying which: the strictest counts. A header
+    that looks like ours and isn't known is refused: a typing error must not pass for a demand that is met.
     """
+    for header in headers:
+        if header.startswith(HEADER_PREFIX) and header not in _HEADERS:
+            raise InvalidStatement(
+                f"call header {header[:80]!r} isn't known; there are {', '.join(_HEADERS)}"
+            )
     given: dict[str, object] = {}
     for name, (parse, strictest) in _OPTIONS.items():
-        header = HEADER_PREFIX + name.replace("_", "-")
-        values = [_parsed(parse, text, f"call header {header}") for text in headers(header)]
+        header = _header(name)
+        values = [_parsed(parse, text, f"call header {header}") for text in headers.get(header, ())]
         if values:
             given[name] = _merged(strictest, values, header)
         elif name in session:
@@ -163,7 +169,10 @@ def _some_millis(value: OptionValue) -> float:
 
 
 def _isolation(value: OptionValue) -> Isolation:
-    return Isolation(_text(value, "read-committed or snapshot").lower())
+    text = _text(value, "read-committed or snapshot")
+    if text.lower() not in list(Isolation):
+        raise ValueError(f"{text[:80]!r} is no isolation; there are {' and '.join(Isolation)}")
+    return Isolation(text.lower())
 
 
 def _pin(value: OptionValue) -> str:
@@ -225,3 +234,10 @@ _OPTIONS: dict[str, tuple[Parse, Strictest | None]] = {
 }
 
 OPTION_NAMES = tuple(_OPTIONS)
+
+
+def _header(name: str) -> str:
+    return HEADER_PREFIX + name.replace("_", "-")
+
+
+_HEADERS = (*map(_header, OPTION_NAMES), LINEAGE_HEADER)

@@ -12,7 +12,7 @@ from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.service import Service
 from flight_replica.sql import dialect
 from flight_replica.sql.dialect import CONVERTED
-from flight_replica.sql.statement import STATEMENT_BYTES_MAX
+from flight_replica.sql.statement import STATEMENT_CHARACTERS_MAX
 
 # The children of the value union, in the order of their type ids.
 _CHILDREN: Mapping[str, pa.DataType] = {
@@ -145,7 +145,7 @@ def _syntax() -> Info:
 
 def _maxima(limits: ServerLimits) -> Info:
     """Lengths and counts, 541 to 561."""
-    known = {557: STATEMENT_BYTES_MAX, 558: limits.prepared_max}
+    known = {557: STATEMENT_CHARACTERS_MAX, 558: limits.prepared_max}
     maxima: dict[int, tuple[str, object]] = {
         code: ("bigint_value", known.get(code, _NO_LIMIT)) for code in range(541, 562)
     }
@@ -153,15 +153,15 @@ def _maxima(limits: ServerLimits) -> Info:
 
 
 def _transactions(actions: Collection[str]) -> Info:
-    """DDL in a transaction is committed by itself at once, which is what 565 asks."""
+    """DDL isn't part of the transaction it is sent in: it neither commits it (565) nor is ignored (566)."""
     are_served = _BEGIN in actions
     levels = 1 << _READ_COMMITTED | 1 << _REPEATABLE_READ  # the latter is `isolation=snapshot`
     return {
         562: ("bigint_value", _READ_COMMITTED),
         563: ("bool_value", are_served),
         564: ("int32_bitmask", levels if are_served else 1 << _READ_COMMITTED),
-        565: ("bool_value", are_served),  # DDL commits
-        566: ("bool_value", False),  # DDL is ignored
+        565: ("bool_value", False),
+        566: ("bool_value", False),
         573: ("bool_value", _SAVEPOINT in actions),
     }
 

@@ -37,6 +37,7 @@ from flight_replica.errors import (
     StatementNotFound,
     TableNotFound,
     TimedOut,
+    TransactionFailed,
     Unauthenticated,
     Unavailable,
 )
@@ -94,7 +95,7 @@ _KINDS: tuple[tuple[tuple[type[ReplicaError], ...], Code, type[Exception]], ...]
     ((Unimplemented,), Code.UNIMPLEMENTED, NotImplementedError),
     ((AlreadyExists,), Code.ALREADY_EXISTS, ValueError),
     ((LimitExceeded,), Code.RESOURCE_EXHAUSTED, ValueError),
-    ((ReadOnly,), Code.FAILED_PRECONDITION, ValueError),
+    ((ReadOnly, TransactionFailed), Code.FAILED_PRECONDITION, ValueError),
     ((ReplicaError,), Code.INVALID_ARGUMENT, ValueError),
 )
 

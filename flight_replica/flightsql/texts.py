@@ -10,14 +10,24 @@ TEXT_BYTES_MAX = 900  # status texts travel up to three times in headers, which 
 _QUOTED = re.compile(r"""(?<=['"`])(?:file://)?/(?:[^/'"`\n]+/)+(?=[^/'"`\n]+['"`])""")
 _URI = re.compile(r"file:/{1,3}(?:[^/\s'\"]+/)*")
 _BARE = re.compile(r"(?<![\w.:/…~-])/(?:[^/\s'\"]+/)+(?=[^/\s'\"])")
-_LINES = re.compile(r"\s*\n\s*")
+_LOOKED_AT = 4 * TEXT_BYTES_MAX  # characters; the patterns take the square of what they look at
 
 
 def told(text: str, ending: str = "") -> str:
     """`text` as a client is told it, cut to `TEXT_BYTES_MAX` before `ending`."""
+    text = _beginning(text.strip())
     for pattern in (_QUOTED, _URI, _BARE):
         text = pattern.sub("…/", text)
-    return _cut(_LINES.sub(" ", text.strip()), TEXT_BYTES_MAX - len(ending.encode())) + ending
+    line = " ".join(part for line in text.split("\n") if (part := line.strip()))
+    return _cut(line, TEXT_BYTES_MAX - len(ending.encode())) + ending
+
+
+def _beginning(text: str) -> str:
+    """The part that is looked at. A path that would be cut there is left out: half of it isn't known as one."""
+    if len(text) <= _LOOKED_AT:
+        return text
+    at = text.find("/", _LOOKED_AT - TEXT_BYTES_MAX, _LOOKED_AT)
+    return text[: at if at >= 0 else _LOOKED_AT] + "…"
 
 
 def _cut(text: str, bytes_max: int) -> str:

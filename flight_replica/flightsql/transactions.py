@@ -21,6 +21,7 @@ from flight_replica.errors import (
     InvalidStatement,
     LimitExceeded,
     ReplicaError,
+    TransactionFailed,
     TransactionNotFound,
     Unavailable,
 )
@@ -131,8 +132,10 @@ class Transaction:
             raise
 
     def _check(self) -> None:
+        if isinstance(self._failure, Conflict):  # the same call can't succeed later, so no other one of these
+            raise TransactionFailed(f"the transaction has failed, roll it back: {self._failure}")
         if self._failure is not None:
-            raise type(self._failure)(f"the transaction has failed, roll it back: {self._failure}")
+            raise type(self._failure)(f"the transaction has ended: {self._failure}")
 
     # --- its end ----------------------------------------------------------------------------------
 

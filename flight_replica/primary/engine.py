@@ -184,6 +184,11 @@ class Engine:
         return self._writer.durable_commits_total
 
     @property
+    def is_writing(self) -> bool:
+        """Whether the statements of a write run just now."""
+        return self._writer.is_at_work
+
+    @property
     def writes_total(self) -> int:
         return self._writer.writes_total
 

@@ -102,6 +102,10 @@ class Writer:
             if self._at_work is write:
                 self._connection.interrupt()
 
+    @property
+    def is_at_work(self) -> bool:
+        return self._at_work is not None
+
     def close(self) -> None:
         """End the thread after the writes that were submitted. Idempotent."""
         with self._closing:

@@ -9,25 +9,36 @@ import duckdb
 
 FRAGMENT_MAX = 60  # characters of the statement that a message repeats
 
-# `LINE 3: SELECT …` and a line of `^^^` under the part that is wrong.
-_CARET = re.compile(r"\n+LINE (\d+): (.*)\n( *)(\^+)\s*$")
+_LINE = re.compile(r"LINE \d+: ")
 
 
 def one_line(text: str) -> str:
     """A message of DuckDB's without its picture of the statement: the part that is wrong is named instead."""
-    found = _CARET.search(text)
-    if found is None:
-        return text.strip()
-    number, line, blanks, carets = found.groups()
-    start = len(blanks) - len(f"LINE {number}: ")
-    return f"{text[: found.start()].strip()}, at: {_short(line[max(start, 0) : start + len(carets)])}"
+    words, part = _picture(text)
+    return words if part is None else f"{words}, at: {_short(part)}"
+
+
+def _picture(text: str) -> tuple[str, str | None]:
+    """A message's words, and the part of the statement that its last two lines point at, if they do.
+
+    They are `LINE 3: SELECT …` and a line of `^^^` under the part. A message may be as long as a statement,
+    so it is looked at from its end, not by a pattern.
+    """
+    text = text.strip("\n").rstrip()
+    words, _, carets = text.rpartition("\n")
+    words, _, line = words.rpartition("\n")
+    head = _LINE.match(line)
+    if head is None or not carets.endswith("^") or carets.strip(" ^"):
+        return text.strip(), None
+    start = carets.index("^")
+    return words.strip(), line[max(start, head.end()) : max(len(carets), head.end())]
 
 
 def syntax_error(error: duckdb.Error, sql: str, session: duckdb.DuckDBPyConnection) -> str:
     """The message of an error in parsing `sql`, with line and column, both from 1, in characters."""
     message = str(error).strip()
-    found = _CARET.search(message)
-    if found is None:
+    words, part = _picture(message)
+    if part is None:
         return message
     row = session.execute("SELECT json_serialize_sql($1::VARCHAR)", [sql]).fetchall()[0]
     position = json.loads(row[0]).get("position")
@@ -35,7 +46,7 @@ def syntax_error(error: duckdb.Error, sql: str, session: duckdb.DuckDBPyConnecti
         return one_line(message)
     before = sql.encode()[: int(position)].decode("utf-8", "ignore")
     line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-    return f"{message[: found.start()].strip()}, line {line}, column {column}"
+    return f"{words}, line {line}, column {column}"
 
 
 def _short(text: str) -> str:

@@ -20,7 +20,7 @@ __all__ = ["Node", "Token", "fold", "kind_of", "nested", "parser", "single", "to
 
 Node = dict[str, object]
 
-STATEMENT_BYTES_MAX = 1_000_000  # bytes of one statement's text
+STATEMENT_CHARACTERS_MAX = 1_000_000  # of one statement's text
 TOKENS_MAX = 100_000  # tokens of one statement: its tree takes about 1 kB each
 NESTING_MAX = 100  # open brackets at once; the parser's time grows with the square and worse
 PARSER_MEMORY = "256MB"
@@ -97,8 +97,10 @@ def _encoded(sql: str) -> bytes:
         raise InvalidStatement("the statement is not valid Unicode text") from error
     if b"\0" in data:
         raise InvalidStatement("the statement contains a zero byte")
-    if len(data) > STATEMENT_BYTES_MAX:
-        raise LimitExceeded(f"the statement has {len(data)} bytes, limit {STATEMENT_BYTES_MAX} bytes")
+    if len(sql) > STATEMENT_CHARACTERS_MAX:
+        raise LimitExceeded(
+            f"the statement has {len(sql)} characters, limit {STATEMENT_CHARACTERS_MAX} characters"
+        )
     return data
 
 

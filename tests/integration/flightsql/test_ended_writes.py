@@ -14,6 +14,7 @@ from pyarrow import flight
 from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.server import FlightSqlServer
+from flight_replica.primary.service import PrimaryService
 from tests.faults import TcpProxy
 from tests.integration.flightsql.clients import RawClient, descriptor, wait_until
 from tests.integration.flightsql.primary_server import serving
@@ -89,7 +90,7 @@ def test_the_write_of_a_client_that_has_gone_is_undone(primary: FlightSqlServer,
     with TcpProxy(primary.port) as proxy, flight.connect(f"grpc://127.0.0.1:{proxy.port}") as client:
         with ThreadPoolExecutor(1) as pool:
             write = pool.submit(RawClient(client).info, LONG_WRITE)
-            wait_until(lambda: primary.stats.calls == 1, OUTER_SECONDS)
+            wait_until(lambda: primary.stats.calls == 1, OUTER_SECONDS)  # it may wait, run, or be sent yet
             proxy.cut()
             with pytest.raises(flight.FlightError):
                 write.result(OUTER_SECONDS)
@@ -101,7 +102,9 @@ def test_a_write_that_waits_behind_a_long_one_is_told_when_its_time_is_over(
     primary: FlightSqlServer, raw: RawClient, pool: ThreadPoolExecutor
 ) -> None:
     long = pool.submit(raw.rows, LONG_WRITE, merutable_statement_timeout_ms="20000")
-    wait_until(lambda: primary.stats.calls == 1, OUTER_SECONDS)
+    service = primary._front.service
+    assert isinstance(service, PrimaryService)
+    wait_until(lambda: service.engine.is_writing, OUTER_SECONDS)
     ended = pytest.raises(flight.FlightTimedOutError, match="statement_timeout_ms, 200 ms")
     with client_of(primary) as client, ended:
         RawClient(client).rows("INSERT INTO t VALUES (4, 'd')", **SOON)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from pyarrow import flight
 
@@ -32,6 +34,7 @@ from flight_replica.flightsql.status import (
 )
 from flight_replica.flightsql.texts import TEXT_BYTES_MAX, told
 from flight_replica.log.wire import decode_log_gap
+from flight_replica.sql.messages import one_line
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,33 @@ def test_flight_errors_of_get_schema_are_plain_ones_with_the_exact_code() -> Non
 )
 def test_a_text_is_one_line_without_directories(text: str, expected: str) -> None:
     assert told(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"wrong: {' ' * 400_000}",
+        f"wrong: {' ' * 400_000}x",
+        "wrong\n" + "\n" * 400_000 + "x",
+        "wrong " + "'/" * 200_000,
+        "wrong " + " /a" * 200_000,
+        "wrong " + "file:/" * 100_000,
+        "wrong " + "/a" * 200_000,
+    ],
+    ids=range(7),
+)
+def test_no_text_takes_long(text: str) -> None:
+    """Of a pattern that takes the square of it this would take minutes, and hold all other threads."""
+    began = time.process_time()
+    assert told(text).startswith("wrong")
+    assert one_line(f"Parser Error: {text}").startswith("Parser Error: wrong")
+    assert time.process_time() - began < 5.0
+
+
+def test_a_directory_is_not_shown_where_a_long_text_is_cut() -> None:
+    for blanks in range(3500, 3620):
+        assert "secret" not in told(f"{' ' * blanks}x '/srv/secret/name' {'y' * 900}".strip())
+        assert "secret" not in told(f"x{' ' * blanks}/srv/secret/name is gone {'y' * 900}")
 
 
 def test_a_log_gap_keeps_its_details() -> None:

@@ -31,7 +31,7 @@ def _read(session: dict[str, OptionValue] | None = None, **headers: str | list[s
         f"merutable-{name.replace('_', '-')}": [value] if isinstance(value, str) else value
         for name, value in headers.items()
     }
-    return read_options(session or {}, lambda name: given.get(name, []))
+    return read_options(session or {}, given)
 
 
 def test_without_options_a_read_demands_nothing_and_would_wait_ten_seconds() -> None:
@@ -106,6 +106,21 @@ def test_a_wrong_value_is_refused_by_name_in_headers_and_in_the_session(
     if isinstance(value, str):
         with pytest.raises(InvalidStatement, match=f"call header merutable-{name.replace('_', '-')}: "):
             _read(**{name: value})
+
+
+def test_a_header_of_ours_that_is_not_known_is_refused_and_others_pass() -> None:
+    with pytest.raises(
+        InvalidStatement, match=r"'merutable-min-seqs' isn't known; there are merutable-min-seq"
+    ):
+        _read(min_seqs="3")
+    assert read_options({}, {"x-min-seq": ["3"], "merutable-lineage": ["x"]}) is NO_OPTIONS
+
+
+def test_an_isolation_that_is_none_is_told_which_there_are() -> None:
+    with pytest.raises(
+        InvalidStatement, match="'serializable' is no isolation; there are read-committed and"
+    ):
+        _read(isolation="serializable")
 
 
 def test_a_bare_seq_is_for_the_one_table_read_and_an_error_for_several() -> None:

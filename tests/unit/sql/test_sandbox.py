@@ -262,7 +262,7 @@ REFUSED: list[tuple[str, type[ReplicaError], str]] = [
     ("SELECT NULL::INT[100000]", LimitExceeded, "array"),
     ("SELECT NULL::INT[1000][1000]", LimitExceeded, "array"),
     # the text itself
-    (f"SELECT '{'x' * 1_000_000}'", LimitExceeded, "1000000 bytes"),
+    (f"SELECT '{'x' * 1_000_000}'", LimitExceeded, "1000000 characters"),
     (f"SELECT 1 IN ({'1,' * 60_000} 1)", LimitExceeded, "tokens"),
     ("SELECT " + "(" * 5000 + "1" + ")" * 5000, LimitExceeded, "100 brackets"),
     ("SELECT " + "(" * 5000, LimitExceeded, "100 brackets"),
