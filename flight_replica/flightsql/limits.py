@@ -34,6 +34,9 @@ class ServerLimits:
     bound_bytes_max: int = 64 << 20
     """Arrow bytes of the parameters bound to one statement."""
 
+    bound_bytes_total_max: int = 1 << 30
+    """Arrow bytes of the parameters bound to all prepared statements together."""
+
     queries_max: int = 64
     """Queries that run or stream at once."""
 

@@ -9,6 +9,7 @@ from pyarrow import flight
 
 from flight_replica.errors import InvalidStatement, LimitExceeded, TimedOut
 from flight_replica.sql.bound import bound_values
+from flight_replica.sql.bound_sizes import check_sizes
 from flight_replica.sql.view import Parameters
 
 NO_PARAMETERS = pa.table({})
@@ -47,9 +48,11 @@ def rows_of(
 ) -> list[Parameters]:
     """The rows of parameters a query runs with, one after another; dicts where they have names.
 
-    `types`: as DuckDB has them, see `bound_values`; may be empty. Raises as `in_order` does.
+    `types`: as DuckDB has them, see `bound_values`; may be empty. Raises as `in_order` does, and
+    `LimitExceeded` for a value that is too large.
     """
     bound = in_order(bound, keys, is_named=is_named)
+    check_sizes(bound)
     if not keys:
         return [()]
     targets = types or [None] * len(keys)

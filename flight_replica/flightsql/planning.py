@@ -212,6 +212,11 @@ class Planner:
         if zone not in (None, "UTC"):
             # Nobody should have to find out which zone a text without one was taken to be in.
             raise InvalidStatement(f"time_zone is {zone}, and writes are done at UTC: unset it to write")
+        for name in ("as_of_seq", "pin"):
+            if getattr(call.options, name) is not None:
+                raise InvalidStatement(
+                    f"{name} is given, and writes are done on the newest rows: leave it out"
+                )
         bound = in_order(bound, statement.parameter_keys, is_named=bool(statement.parameter_names))
         rows = bound if statement.parameter_count else None
         call.limit_to(self._limits.statement_seconds)

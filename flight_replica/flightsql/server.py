@@ -298,6 +298,20 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         result.prepared_statement_handle = front.handles.prepare(statement, request.transaction_id)
         return result
 
+    @boundary
+    def list_flights(self, context: flight.ServerCallContext, criteria: bytes) -> Iterator[flight.FlightInfo]:
+        raise Unimplemented("ListFlights isn't served here: ask for tables by CommandGetTables")
+
+    @boundary
+    def do_exchange(
+        self,
+        context: flight.ServerCallContext,
+        descriptor: flight.FlightDescriptor,
+        reader: flight.MetadataRecordBatchReader,
+        writer: flight.FlightMetadataWriter,
+    ) -> None:
+        raise Unimplemented("DoExchange isn't served here: Flight SQL has DoGet and DoPut")
+
     def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
         return list(_ACTIONS.items())
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from flight_replica.errors import LimitExceeded, StatementNotFound
+from flight_replica.errors import Busy, LimitExceeded, StatementNotFound
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.parameters import NO_PARAMETERS
 from flight_replica.flightsql.planning import Statement
@@ -68,7 +68,7 @@ class Statements:
     # --- plans ------------------------------------------------------------------------------------
 
     def keep(self, plan: Plan, owner: str = "") -> bytes:
-        """The handle under which `plan` can be fetched once. Raises `LimitExceeded`, then it is closed."""
+        """The handle under which `plan` can be fetched once. Raises `Busy`, then it is closed."""
         handle = secrets.token_bytes(_HANDLE_BYTES)
         with self._lock:
             is_full = len(self._waiting) >= self._limits.planned_max
@@ -76,9 +76,7 @@ class Statements:
                 self._waiting[handle] = _Waiting(plan, owner, self._now())
         if is_full:
             plan.close()
-            raise LimitExceeded(
-                f"{self._limits.planned_max} planned statements wait (planned_max); fetch them"
-            )
+            raise Busy(f"{self._limits.planned_max} planned statements wait to be fetched (planned_max)")
         return handle
 
     def fetch(self, handle: bytes, owner: str = "") -> Plan:
@@ -120,6 +118,18 @@ class Statements:
         if found is None:
             raise StatementNotFound("the prepared statement is unknown, closed or expired; prepare it again")
         return found
+
+    def bind(self, handle: bytes, bound: pa.Table, owner: str = "") -> None:
+        """Bind parameters in the place of others. Raises `StatementNotFound`, `LimitExceeded`."""
+        prepared = self.prepared(handle, owner)
+        with self._lock:
+            held = sum(other.bound.nbytes for other in self._prepared.values() if other is not prepared)
+            if held + bound.nbytes > self._limits.bound_bytes_total_max:
+                raise LimitExceeded(
+                    f"{held} bytes of parameters are bound to prepared statements, bound_bytes_total_max is "
+                    f"{self._limits.bound_bytes_total_max} bytes; close some"
+                )
+            prepared.bound = bound
 
     def close_prepared(self, handle: bytes, owner: str = "") -> None:
         """Forget a prepared statement; nothing for one that isn't there."""
@@ -174,6 +184,9 @@ class Handles:
 
     def prepared(self, handle: bytes) -> Prepared:
         return self._statements.prepared(handle, self._owner)
+
+    def bind(self, handle: bytes, bound: pa.Table) -> None:
+        self._statements.bind(handle, bound, self._owner)
 
     def close_prepared(self, handle: bytes) -> None:
         self._statements.close_prepared(handle, self._owner)

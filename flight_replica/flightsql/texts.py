@@ -23,7 +23,7 @@ def told(text: str, ending: str = "") -> str:
 
 
 def _beginning(text: str) -> str:
-    """The part that is looked at. A path that would be cut there is left out: half of it isn't known as one."""
+    """The part that is looked at. A path that would be cut there is left out: half of one isn't known."""
     if len(text) <= _LOOKED_AT:
         return text
     at = text.find("/", _LOOKED_AT - TEXT_BYTES_MAX, _LOOKED_AT)

@@ -69,8 +69,8 @@ class Puts:
         raise Unimplemented(f"DoPut of {command.DESCRIPTOR.name} isn't served here")
 
     def _bind(self, handle: bytes, reader: flight.MetadataRecordBatchReader) -> bytes:
-        prepared = self._handles.prepared(handle)
-        prepared.bound = read_bound(reader, self._limits.bound_bytes_max)
+        self._handles.prepared(handle)  # before anything is read
+        self._handles.bind(handle, read_bound(reader, self._limits.bound_bytes_max))
         result = pb.DoPutPreparedStatementResult(prepared_statement_handle=handle)
         return bytes(result.SerializeToString())
 

@@ -7,9 +7,11 @@ import re
 
 import duckdb
 
+LIMIT_SIGN = "limit passed: "  # how what a statement's guards raise begins, see guards.py
 FRAGMENT_MAX = 60  # characters of the statement that a message repeats
 
 _LINE = re.compile(r"LINE \d+: ")
+_PASSED = re.compile(rf"^Conversion Error: [^\n]{{0,1000}}?'{LIMIT_SIGN}([^\n]{{0,300}}? bytes)'")
 
 
 def one_line(text: str) -> str:
@@ -32,6 +34,12 @@ def _picture(text: str) -> tuple[str, str | None]:
         return text.strip(), None
     start = carets.index("^")
     return words.strip(), line[max(start, head.end()) : max(len(carets), head.end())]
+
+
+def passed_limit(text: str) -> str | None:
+    """What a guard says in an error of DuckDB's, None where the error is none of a guard's."""
+    found = _PASSED.search(text)
+    return None if found is None else found.group(1)
 
 
 def syntax_error(error: duckdb.Error, sql: str, session: duckdb.DuckDBPyConnection) -> str:

@@ -2,7 +2,8 @@
 
 `check_select` says which served tables and which of the server's own relations (`calls.py`) a statement
 reads; `bind_functions` puts relations in the place of the latter. What is let through: `walk.py` and
-`functions.py`; how much it may build: `hogs.py`. Walls behind this one: `database.py`, `view.py`.
+`functions.py`; how much it may build: `hogs.py`, and while it runs `guards.py`. Walls behind this one:
+`database.py`, `view.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, replace
 from flight_replica.errors import InvalidStatement, NotAllowed, ReadOnly
 from flight_replica.sql.calls import TableFunction, found_functions
 from flight_replica.sql.database import quote
+from flight_replica.sql.guards import guarded
 from flight_replica.sql.shows import shown
 from flight_replica.sql.statement import Token, kind_of, single, tokens, tree_of
 from flight_replica.sql.walk import Resolve, Scope, Walk
@@ -30,7 +32,7 @@ _DATA_OR_SCHEMA = frozenset(
 class Checked:
     """A statement that may run as it stands once its functions are bound."""
 
-    sql: str  # one statement, without semicolon and comments around it
+    sql: str  # one statement, without semicolon and comments around it, with its guards
     tables: tuple[str, ...]  # the served tables it reads, as the server spells them
     functions: tuple[TableFunction, ...]  # in text order
     parameter_count: int  # ? and $n: the highest number; $name: how many names
@@ -91,6 +93,10 @@ def _check_query(text: str, resolve: Resolve) -> Checked:
     walk = Walk(resolve)
     walk.check(statement, Scope())
     count, names = parameters_of(walk)
+    if (safe := guarded(text, statement)) != text:
+        text, statement = safe, tree_of(safe)
+        walk = Walk(resolve)
+        walk.check(statement, Scope())
     calls = found_functions(walk, text, statement["node"])
     return Checked(text, tuple(walk.tables), calls, count, names, tuple(walk.positions.items()))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass
+from itertools import pairwise
 
 import duckdb
 
@@ -23,6 +24,8 @@ Node = dict[str, object]
 STATEMENT_CHARACTERS_MAX = 1_000_000  # of one statement's text
 TOKENS_MAX = 100_000  # tokens of one statement: its tree takes about 1 kB each
 NESTING_MAX = 100  # open brackets at once; the parser's time grows with the square and worse
+NAME_PARTS_MAX = 32  # of a.b.c; the binder's time grows with the square, and nothing ends it
+NAMED_QUERIES_MAX = 500  # WITH a AS (…), b AS (…); the tree's size grows with the square
 PARSER_MEMORY = "256MB"
 
 _SPACES = (
@@ -115,7 +118,24 @@ def single(sql: str) -> str:
     if not words:
         raise InvalidStatement("the statement is empty")
     _check_nesting(words)
+    _check_names(words)
     return sql.encode()[words[0].start : words[-1].end].decode()
+
+
+def _check_names(words: list[Token]) -> None:
+    parts = named_queries = 0
+    for token, following in pairwise([*words, words[-1]]):
+        if token.text == ".":
+            parts += 1
+        elif token.text == ")" or following.text != ".":
+            parts = 0
+        if parts >= NAME_PARTS_MAX:
+            raise LimitExceeded(f"the statement has a name of more than {NAME_PARTS_MAX} parts")
+        named_queries += token.says("AS") and following.says("(", "MATERIALIZED", "NOT")
+    if named_queries > NAMED_QUERIES_MAX:
+        raise LimitExceeded(
+            f"the statement has {named_queries} named queries and windows, limit {NAMED_QUERIES_MAX}"
+        )
 
 
 def _check_nesting(words: list[Token]) -> None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from flight_replica.errors import Closed, InvalidStatement, LimitExceeded, TimedOut
 from flight_replica.position import TablePosition
 from flight_replica.sql.database import literal, quote
-from flight_replica.sql.messages import one_line
+from flight_replica.sql.messages import one_line, passed_limit
 
 BATCH_ROWS = 8192  # rows a batch out of DuckDB; the server cuts by bytes
 
@@ -174,4 +174,6 @@ def _as_ours(text: str) -> InvalidStatement | TimedOut | LimitExceeded:
         return TimedOut("the statement was interrupted")
     if text.startswith("Out of Memory Error"):
         return LimitExceeded(f"the statement needs more memory than there is: {text}")
+    if (told := passed_limit(text)) is not None:
+        return LimitExceeded(told)
     return InvalidStatement(one_line(text))

@@ -21,8 +21,9 @@ from flight_replica.sql.functions import (
     TYPES,
     WINDOW,
 )
-from flight_replica.sql.hogs import GROWTH_MAX, LAMBDA_LISTS, check_rows, constant, growth
+from flight_replica.sql.hogs import GROWTH_MAX, LAMBDA_LISTS, check_aliases, check_rows, constant, growth
 from flight_replica.sql.names import INFORMATION_SCHEMA
+from flight_replica.sql.planning_cost import PlanningCost
 from flight_replica.sql.statement import Node, fold
 
 __all__ = ["HIDDEN_COLUMNS", "FoundCall", "Scope", "Walk", "items", "served_table", "text_of", "texts"]
@@ -94,6 +95,7 @@ class Walk:
     parameters: dict[str, None] = field(default_factory=dict)
     positions: dict[str, str] = field(default_factory=dict)  # asked for: a table as spelled -> as served
     _levels: list[_Level] = field(default_factory=list)
+    _cost: PlanningCost = field(default_factory=PlanningCost)
     _select_of: dict[int, Node] = field(default_factory=dict)  # id of a table reference -> its SELECT
 
     def check(self, root: object, scope: Scope) -> None:
@@ -133,6 +135,8 @@ class Walk:
                 self._level(level, own=len(value) // LITERAL_UNIT)
         elif kind == "TYPE":
             _check_type(node)
+        elif kind == "SUBQUERY":
+            self._cost.add_subquery()
         elif kind == "COLUMN_REF" and [fold(name) for name in texts(node, "column_names")] == [
             "current_catalog"
         ]:
@@ -182,6 +186,8 @@ class Walk:
                 )
             case "PIVOT" if any(text_of(pivot, "pivot_enum") for pivot in items(node, "pivots")):
                 raise NotAllowed("PIVOT over an enum isn't allowed here: list the values, IN (…)")
+            case "SUBQUERY":
+                self._cost.add_subquery()
             case "JOIN":
                 level = self._level(level, multiplies=True)
         return [(value, scope, level) for value in node.values()]
@@ -190,11 +196,13 @@ class Walk:
         """A query's parts: each CTE sees the ones before it, the query sees all; nothing leaks out."""
         level = self._level(level, multiplies=True)
         expressions = self._level(level, multiplies=False)
+        check_aliases(items(node, "select_list"))
         children: list[Child] = []
         entries = items(node["cte_map"], "map")
         for entry in entries:
             children.append((entry, scope, level))
             scope = scope.with_ctes([text_of(entry, "key")])
+        self._cost.add_columns(len(items(node, "select_list")))
         if isinstance(source := node.get("from_table"), dict):
             self._select_of[id(source)] = node
         for key, value in node.items():

@@ -14,8 +14,10 @@ from pyarrow import flight
 
 from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.flightsql.commands import unpack
+from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.schema import Column, TableSchema
 from tests.integration.flightsql.clients import RawClient, descriptor
+from tests.integration.flightsql.conftest import Serve
 from tests.integration.flightsql.memory_service import MemoryService
 
 EVENTS = TableSchema(
@@ -285,3 +287,15 @@ def test_an_unbound_schema_can_be_asked_for(raw: RawClient) -> None:
     command = pb.CommandStatementQuery(query="SELECT id, ? AS x FROM orders WHERE id = ?")
     schema = raw.client.get_schema(flight.FlightDescriptor.for_command(descriptor(command).command)).schema
     assert schema.types == [pa.int64(), pa.string()]
+
+
+def test_what_is_bound_to_all_prepared_statements_together_is_limited(serve: Serve) -> None:
+    server = serve(ServerLimits(bound_bytes_total_max=1000))
+    with flight.connect(f"grpc://127.0.0.1:{server.port}") as client:
+        statements = [Prepared(RawClient(client), "SELECT ?") for _ in range(2)]
+        statements[0].bind(pa.table({"x": ["a" * 600]}))
+        with pytest.raises(pa.ArrowInvalid, match="bound_bytes_total_max is 1000 bytes"):
+            statements[1].bind(pa.table({"x": ["b" * 600]}))
+        statements[0].bind(pa.table({"x": ["a"]}))  # in the place of the other one
+        statements[1].bind(pa.table({"x": ["b" * 600]}))
+        assert statements[1].rows().num_rows == 1

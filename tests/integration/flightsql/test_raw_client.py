@@ -215,12 +215,33 @@ def test_open_plans_and_prepared_statements_are_limited(serve: Serve) -> None:
     with flight.connect(f"grpc://127.0.0.1:{server.port}") as client:
         raw = RawClient(client)
         raw.info("SELECT 1")
-        with pytest.raises(pa.ArrowInvalid, match="planned_max"):
+        with pytest.raises(flight.FlightUnavailableError, match=r"planned_max.*\(retryable\)"):
             raw.info("SELECT 1")
         request = pb.ActionCreatePreparedStatementRequest(query="SELECT 1")
         raw.act("CreatePreparedStatement", request)
         with pytest.raises(pa.ArrowInvalid, match="prepared_max"):
             raw.act("CreatePreparedStatement", request)
+
+
+def test_the_wait_for_a_place_is_part_of_a_statements_time(serve: Serve, service: MemoryService) -> None:
+    server = serve(ServerLimits(queries_max=1))
+    with flight.connect(f"grpc://127.0.0.1:{server.port}") as client:
+        raw = RawClient(client)
+        first = raw.open(raw.info(ENDLESS))
+        wait_until(lambda: server.stats.queries == 1)
+        with pytest.raises(flight.FlightTimedOutError, match="statement_timeout_ms, 200 ms"):
+            raw.rows("SELECT 1", merutable_statement_timeout_ms="200")
+        first.cancel()
+        wait_until(lambda: service.open_views == 0)
+
+
+def test_calls_that_are_not_served_say_what_is(raw: RawClient) -> None:
+    with pytest.raises(pa.ArrowNotImplementedError, match="ListFlights isn't served here"):
+        list(raw.client.list_flights())
+    writer, reader = raw.client.do_exchange(descriptor(pb.CommandStatementQuery(query="SELECT 1")))
+    writer.done_writing()
+    with pytest.raises(pa.ArrowNotImplementedError, match="DoExchange isn't served here"):
+        reader.read_chunk()
 
 
 def test_close_ends_running_queries_and_follow_streams_at_once(serve: Serve, service: MemoryService) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from flight_replica.errors import LimitExceeded, StatementNotFound
+from flight_replica.errors import Busy, StatementNotFound
 from flight_replica.flightsql.calls import Call
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.planning import Write
@@ -80,7 +80,7 @@ def test_a_prepared_statement_in_use_stays_an_idle_one_goes() -> None:
 def test_a_plan_beyond_the_limit_is_refused_and_closed() -> None:
     statements, plan = Statements(ServerLimits(planned_max=1)), FakePlan()
     statements.keep(FakePlan())
-    with pytest.raises(LimitExceeded, match="planned_max"):
+    with pytest.raises(Busy, match="planned_max"):
         statements.keep(plan)
     assert plan.is_closed
 

@@ -273,6 +273,24 @@ REFUSED: list[tuple[str, type[ReplicaError], str]] = [
     ("SELECT " + "+".join(["1"] * 5000), InvalidStatement, "depth"),
     ("SELECT " + "||".join(["'a'"] * 900), LimitExceeded, "nested too deeply"),
     ("FROM t" + ", t" * 3000, LimitExceeded, "nested too deeply"),
+    ("SELECT " + "a." * 32 + "a FROM t", LimitExceeded, "32 parts"),
+    ("SELECT 1 FROM " + "a." * 40_000 + "t", LimitExceeded, "32 parts"),
+    ("SELECT " + "a," * 4_000 + "a FROM t", LimitExceeded, "4000 columns"),
+    (
+        "SELECT " + "(SELECT max(b.a) FROM t b WHERE b.a = t.a)," * 100 + "(SELECT 1) FROM t",
+        LimitExceeded,
+        "100 sub",
+    ),
+    (
+        "FROM t a0" + "".join(f", (SELECT a{n}.a) a{n + 1}" for n in range(101)),
+        LimitExceeded,
+        "100 subqueries",
+    ),
+    (
+        "WITH " + ",".join(f"c{n} AS (SELECT 1)" for n in range(501)) + " FROM c1",
+        LimitExceeded,
+        "501 named queries",
+    ),
     ("SELECT " + "CASE WHEN true THEN " * 900 + "1" + " END" * 900, LimitExceeded, "nested too deeply"),
 ]
 
