@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test test-long check format proto bench clean
+.PHONY: help demo test test-long test-engine check format proto bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -26,6 +26,10 @@ test: $(STAMP)  ## unit, property and integration tests; ARGS="-k name"
 
 test-long: $(STAMP)  ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m long $(ARGS)
+
+test-engine: $(STAMP)  ## the tests beside the real engine; builds it first (minutes, once), needs cargo
+	@echo "==> building the engine where needed, and running the tests beside it"
+	@$(BIN)/python -m pytest -m engine $(ARGS)
 
 check: $(STAMP)  ## lint, format and strict types
 	@$(BIN)/ruff check .

@@ -3,42 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import math
-import os
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 from flight_replica.access import add_server_access, server_access
 from flight_replica.connecting import adbc_options, add_client_access, endpoint
-from flight_replica.errors import ConfigError, DatabaseLost, ReplicaError
-from flight_replica.schema import TableSchema
-from flight_replica.stopping import StopSignal
+from flight_replica.errors import ReplicaError
+from flight_replica.feed_command import add_feed_command
+from flight_replica.listening import add_listen, serve_until_signal
+from flight_replica.serve_command import add_serve_command
 from flight_replica.user_command import add_user_command
 
-if TYPE_CHECKING:
-    from flight_replica.access import ServerAccess
-    from flight_replica.base.source import BaseSource
-    from flight_replica.flightsql.service import Service
-
-    class ClosableService(Service, Protocol):
-        def check(self) -> None:
-            """Raise `DatabaseLost` when no statement can be answered any more."""
-            ...
-
-        def close(self) -> None: ...
-
-
 TRACEBACK_FRAMES = 50
-PRIMARY = "primary-"  # how the options begin that say how a replica connects to its primary
 
 _EPILOG = """examples:
   flight-replica primary --data ./primary --listen 127.0.0.1:4711
@@ -105,7 +87,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_primary(commands)
-    _add_serve(commands)
+    add_serve_command(
+        commands.add_parser(
+            "serve",
+            help="run a replica",
+            description="Runs a replica: follows the tables of a primary (or of another replica), or serves "
+            "tables whose base, and feed if there is one, are named one by one, over Flight SQL.",
+        )
+    )
+    add_feed_command(
+        commands.add_parser(
+            "feed",
+            help="run the feed server beside a running merutable engine",
+            description="Runs the feed server: reads the log and the files of tables that merutable engines "
+            "on this host write, and serves each as a live change feed and as rows, for replicas anywhere.",
+        )
+    )
     _add_demo(commands)
     _add_clients(commands)
     add_user_command(
@@ -131,7 +128,7 @@ def _add_primary(commands: _Commands) -> None:
         "ingest from any Flight SQL client. A write is answered once it is durable.",
     )
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where everything is kept")
-    _add_listen(parser)
+    add_listen(parser)
     parser.add_argument(
         "--new-lineage",
         action="store_true",
@@ -160,64 +157,6 @@ def _add_primary(commands: _Commands) -> None:
     )
     add_server_access(parser)
     parser.set_defaults(run=_primary)
-
-
-def _add_serve(commands: _Commands) -> None:
-    parser = commands.add_parser(
-        "serve",
-        help="run a replica",
-        description="Runs a replica: follows the tables of a primary (or of another replica), or serves "
-        "tables as they lie in a merutable catalog or an Iceberg table, over Flight SQL.",
-    )
-    parser.add_argument("--primary", metavar="URI", help="grpc://HOST:PORT of what to follow")
-    parser.add_argument(
-        "--table",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="follow this table only (repeatable; default: every table, also those that come later)",
-    )
-    parser.add_argument(
-        "--base",
-        action="append",
-        default=[],
-        metavar="NAME=KIND:PLACE",
-        help="serve this table without a primary (repeatable): NAME=merutable:CATALOG_DIR or "
-        "NAME=iceberg:METADATA_FILE",
-    )
-    parser.add_argument(
-        "--schema",
-        action="append",
-        default=[],
-        metavar="NAME=FILE",
-        help="merutable's schema JSON of a --base whose catalog has no commit yet",
-    )
-    parser.add_argument(
-        "--key",
-        action="append",
-        default=[],
-        metavar="NAME=COLUMN,…",
-        help="the primary key of an Iceberg --base that doesn't say it",
-    )
-    parser.add_argument(
-        "--base-seq",
-        action="append",
-        default=[],
-        metavar="NAME=N",
-        help="the seq of an Iceberg --base that doesn't say it",
-    )
-    _add_listen(parser)
-    parser.add_argument(
-        "--data", type=Path, metavar="DIR", help="where the replica keeps files (default: a temporary folder)"
-    )
-    parser.add_argument(
-        "--memory-limit",
-        metavar="SIZE",
-        help="DuckDB's memory limit, such as 4GB (default: 80 %% of the machine's)",
-    )
-    add_server_access(parser)
-    add_client_access(parser, PRIMARY)
-    parser.set_defaults(run=_serve)
 
 
 def _add_demo(commands: _Commands) -> None:
@@ -258,23 +197,6 @@ def _add_clients(commands: _Commands) -> None:
     status.set_defaults(run=_status)
 
 
-def _add_listen(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--listen",
-        type=_address,
-        default=("127.0.0.1", 0),
-        metavar="HOST:PORT",
-        help="address to serve on; port 0 picks a free one (default: 127.0.0.1:0)",
-    )
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or int(port) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} isn't HOST:PORT")
-    return host.strip("[]"), int(port)
-
-
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} isn't a number above 0")
@@ -305,122 +227,7 @@ def _primary(options: argparse.Namespace) -> int:
     )
     access = server_access(options)
     service = PrimaryService.open(options.data, settings, new_lineage=options.new_lineage)
-    return _serve_until_signal(service, options.listen, access)
-
-
-def _serve(options: argparse.Namespace) -> int:
-    from flight_replica.replica.service import ReplicaService
-    from flight_replica.replica.upstream import Upstream, as_it_lies
-    from flight_replica.state.workspace import Workspace
-
-    if (options.primary is None) == (not options.base):
-        raise ConfigError("give either --primary, or one --base or more")
-    if options.table and options.primary is None:
-        raise ConfigError("--table goes with --primary")
-    fixed = {name: partial(as_it_lies, base) for name, base in _stated_bases(options).items()}
-    access = server_access(options)
-    upstream = None
-    if options.primary is not None:
-        upstream = Upstream(endpoint(options.primary, options, PRIMARY))
-    if upstream is not None:
-        upstream.tables()  # a wrong address is told at once, not waited for
-    workspace = Workspace(options.data, memory_limit=options.memory_limit)
-    service = ReplicaService(workspace, upstream=upstream, names=options.table, fixed=fixed)
-    return _serve_until_signal(service, options.listen, access)
-
-
-def _stated_bases(options: argparse.Namespace) -> dict[str, BaseSource]:
-    """The `--base` options with what `--schema`, `--key` and `--base-seq` say of them."""
-    from flight_replica.base.iceberg import IcebergBase
-    from flight_replica.base.merutable import MerutableBase
-    from flight_replica.replica.published import EmptyUntilFlushed, local_path
-
-    schemas, keys, seqs = (
-        _pairs(getattr(options, name), f"--{name}") for name in ("schema", "key", "base_seq")
-    )
-    bases: dict[str, BaseSource] = {}
-    for name, place in _pairs(options.base, "--base").items():
-        kind, _, path = place.partition(":")
-        if kind == "merutable":
-            schema = _schema_file(schemas.pop(name)) if name in schemas else None
-            base = MerutableBase(local_path(path), table=name, schema=schema)
-            bases[name] = EmptyUntilFlushed(base, name, schema) if schema is not None else base
-        elif kind == "iceberg":
-            key = keys.pop(name).split(",") if name in keys else None
-            seq = _seq(seqs.pop(name), name) if name in seqs else None
-            bases[name] = IcebergBase(path, table=name, primary_key=key, base_seq=seq)
-        else:
-            raise ConfigError(f"--base {name}={place}: the kind is merutable or iceberg, not {kind!r}")
-    for option, left in (("--schema", schemas), ("--key", keys), ("--base-seq", seqs)):
-        for name in left:
-            raise ConfigError(f"{option} {name}=…: there is no --base {name}=… that it goes with")
-    return bases
-
-
-def _pairs(options: Sequence[str], option: str) -> dict[str, str]:
-    """`NAME=VALUE` options by name."""
-    pairs: dict[str, str] = {}
-    for text in options:
-        name, separator, value = text.partition("=")
-        if not (name and separator and value):
-            raise ConfigError(f"{option} {text}: expected NAME=…")
-        if name in pairs:
-            raise ConfigError(f"{option} {text}: {name} is given twice")
-        pairs[name] = value
-    return pairs
-
-
-def _seq(text: str, name: str) -> int:
-    if not text.isdigit():
-        raise ConfigError(f"--base-seq {name}={text}: {text!r} isn't a seq")
-    return int(text)
-
-
-def _schema_file(path: str) -> TableSchema:
-    try:
-        document = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"schema file {path} can't be read: {error}") from error
-    return TableSchema.from_engine_json(document)
-
-
-def _serve_until_signal(service: ClosableService, address: tuple[str, int], access: ServerAccess) -> int:
-    """Serve until SIGTERM or SIGINT, then end every stream and close the service."""
-    from flight_replica.flightsql.server import FlightSqlServer
-
-    stop = StopSignal()
-    with ExitStack() as closing:
-        closing.callback(service.close)
-        _check_listen(address)
-        server = FlightSqlServer(service, *address, logins=access.logins, tls=access.tls)
-        closing.callback(server.close)
-        print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
-        while not stop.wait(1.0):
-            _end_if_lost(service)
-    return 0
-
-
-def _end_if_lost(service: ClosableService) -> None:
-    """End the process when its database is lost: only a new process mends that, and nothing is unsaved."""
-    try:
-        service.check()
-    except DatabaseLost as error:
-        logging.getLogger(__name__).error("%s", error)
-        print(f"flight-replica: {error}", file=sys.stderr, flush=True)
-        os._exit(1)  # to close things in order needs the database
-
-
-def _check_listen(address: tuple[str, int]) -> None:
-    """Raise `ConfigError` where the address can't be listened on: the Flight server doesn't say why."""
-    host, port = address
-    try:
-        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-            tried.bind(place)
-            tried.listen()
-    except OSError as error:
-        raise ConfigError(f"--listen {host}:{port}: {error.strerror or error}") from error
+    return serve_until_signal(service, options.listen, access)
 
 
 # --- clients ----------------------------------------------------------------------------------------

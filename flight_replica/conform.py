@@ -46,7 +46,7 @@ def _repeat(value: object, kind: pa.DataType, count: int) -> pa.Array:
 
 
 def _cast_column(values: pa.Array, column: Column) -> pa.Array:
-    if not _is_cast_permitted(values.type, column.type):
+    if not can_become(values.type, column.type):
         raise SchemaMismatch(f"column {column.name!r} is {column.type}, the data's is {values.type}")
     try:
         return _cast(values, column.type)
@@ -113,13 +113,13 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def _is_cast_permitted(source: pa.DataType, target: pa.DataType) -> bool:
-    """Whether a safe cast between the types keeps what values mean; it still checks each value."""
+def can_become(source: pa.DataType, target: pa.DataType) -> bool:
+    """Whether values of one type may be cast to another, which keeps what they mean; the cast checks each."""
     types = pa.types
     if source == target or types.is_null(source):
         return True
     if types.is_dictionary(source):
-        return _is_cast_permitted(source.value_type, target)
+        return can_become(source.value_type, target)
     if types.is_integer(source):
         return bool(types.is_integer(target) or types.is_floating(target))
     if types.is_floating(source):
@@ -145,20 +145,18 @@ def _is_nested_cast_permitted(source: pa.DataType, target: pa.DataType) -> bool:
     types = pa.types
     if types.is_list(target):
         is_list = types.is_list(source) or types.is_large_list(source)
-        return is_list and _is_cast_permitted(source.value_type, target.value_type)
+        return is_list and can_become(source.value_type, target.value_type)
     if types.is_map(target):
         pairs = (
             [(source.key_type, target.key_type), (source.item_type, target.item_type)]
             if types.is_map(source)
             else []
         )
-        return bool(pairs) and all(_is_cast_permitted(*pair) for pair in pairs)
+        return bool(pairs) and all(can_become(*pair) for pair in pairs)
     if types.is_struct(source) and types.is_struct(target):
         # Arrow fills a field that the source lacks with nulls, so the names have to be the same.
         is_same = [field.name for field in source] == [field.name for field in target]
-        return is_same and all(
-            _is_cast_permitted(s.type, t.type) for s, t in zip(source, target, strict=True)
-        )
+        return is_same and all(can_become(s.type, t.type) for s, t in zip(source, target, strict=True))
     return False
 
 

@@ -23,7 +23,8 @@ _VARIABLE = "FLIGHT_REPLICA_{}"  # + PRIMARY_TOKEN, PRIMARY_PASSWORD, TOKEN, PAS
 def add_client_access(parser: argparse.ArgumentParser, of: str = "") -> None:
     """--ca, --user, --password-file, --token-file, --cert, --key; each begins with `of` ("primary-")."""
     variable = _VARIABLE.format(of.upper().replace("-", "_"))
-    group = parser.add_argument_group(f"how to connect to the {'primary' if of else 'server'}")
+    servers = "primary, and to the servers of --feed and --base flight" if of else "server"
+    group = parser.add_argument_group(f"how to connect to the {servers}")
     group.add_argument(
         f"--{of}ca", dest=f"{of}ca", type=Path, metavar="FILE", help="CA of the server's certificate, PEM"
     )

@@ -67,6 +67,17 @@ class SchemaMismatch(ReplicaError):
     """Data doesn't fit the table's schema, or a type can't be carried exactly."""
 
 
+class InvalidText(SchemaMismatch):
+    """A value of a column that is served as text isn't UTF-8: serve the column as bytes, or leniently."""
+
+    def __init__(self, column: str, pk_bytes: bytes | None, value: object) -> None:
+        place = "its default" if pk_bytes is None else f"key {pk_bytes.hex()}"
+        shown = value[:64].hex() if isinstance(value, bytes) else repr(value)[:64]
+        super().__init__(f"text column {column!r}, {place}: {shown} isn't UTF-8")
+        self.column = column
+        self.pk_bytes = pk_bytes
+
+
 class FeedError(ReplicaError):
     """The feed said something impossible; nothing of that batch was applied. Connect again."""
 
@@ -87,6 +98,37 @@ class LogGap(FeedError):
         self.earliest_available = earliest_available
         self.reason = reason
         self.lineage = lineage
+
+
+class DamagedLog(FeedError):
+    """The engine's log can't be read on: acknowledged ops are gone, or bytes that no engine writes.
+
+    Accept it, which makes a new lineage, or bring the log back. `after_seq` is the last seq in front of
+    the damage, `before_seq` the first one behind it, where they are known.
+    """
+
+    retryable = False
+
+    def __init__(
+        self,
+        file: str,
+        offset: int | None,
+        reason: str,
+        *,
+        after_seq: int | None = None,
+        before_seq: int | None = None,
+    ) -> None:
+        place = "" if offset is None else f", offset {offset}"
+        super().__init__(f"log {file}{place}: {reason}")
+        self.file = file
+        self.offset = offset
+        self.reason = reason
+        self.after_seq = after_seq
+        self.before_seq = before_seq
+
+
+class MissedLog(DamagedLog):
+    """Log files were removed before they were read: their ops are in the table's files, or gone."""
 
 
 class BaseError(ReplicaError):

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from flight_replica.errors import FeedError, LimitExceeded, SchemaMismatch
 from flight_replica.schema import Column, TableSchema
 
-__all__ = ["KeyCodec"]
+__all__ = ["KeyCodec", "fixed_parts"]
 
 ARRAY_BYTES_MAX = 2**31 - 1  # what the int32 offsets of one Arrow binary array reach
 
@@ -162,6 +162,12 @@ def _width(kind: pa.DataType) -> int | None:
 
 def _encode_fixed(values: pa.Array) -> _Bytes:
     """Key parts of values that aren't null, shape (rows, width)."""
+    parts = _encode_numbers(values)
+    return parts if parts.ndim == 2 else _big_endian(parts)
+
+
+def _encode_numbers(values: pa.Array) -> _Bytes | npt.NDArray[np.unsignedinteger]:
+    """As `_encode_fixed`, or where a part is a number's bytes, big-endian, these numbers, shape (rows,)."""
     kind = values.type
     if pa.types.is_boolean(kind):
         return _raw(values.cast(pa.uint8()))
@@ -179,7 +185,16 @@ def _encode_fixed(values: pa.Array) -> _Bytes:
     if not pa.types.is_unsigned_integer(kind):
         sign = bits.dtype.type(1 << (8 * bits.itemsize - 1))
         bits = bits ^ (_float_mask(bits, sign) if pa.types.is_floating(kind) else sign)
-    return _big_endian(bits)
+    return bits
+
+
+def fixed_parts(values: pa.Array) -> _Bytes | npt.NDArray[np.unsignedinteger] | None:
+    """Key parts of values that aren't null, shape (rows, width); None where they aren't of one width.
+
+    Shape (rows,): numbers whose bytes, big-endian, are the parts.
+    """
+    is_flat = not pa.types.is_nested(values.type)
+    return _encode_numbers(values) if is_flat and _width(values.type) is not None else None
 
 
 def _decode_fixed(parts: _Bytes, kind: pa.DataType) -> pa.Array:

@@ -37,6 +37,10 @@ class TcpProxy:
         self._threads: list[threading.Thread] = []
         self._spawn(self._accept)
 
+    def lead_to(self, port: int) -> None:
+        """Connections from now on go to the server on `port`."""
+        self._target = ("127.0.0.1", port)
+
     def cut(self) -> None:
         """Reset every open connection; new ones are taken."""
         with self._changed:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -26,8 +26,11 @@ STOP_SECONDS = 20.0
 class Process:
     """One process of this project, by its command line. Its stdout is read line by line."""
 
-    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", *arguments]
+    def __init__(
+        self, *arguments: str, env: dict[str, str] | None = None, inside: Sequence[str] = ()
+    ) -> None:
+        """`inside`: a command that runs it, such as one that changes the user."""
+        command = [*inside, sys.executable, "-m", *arguments]
         self._temporary = tempfile.TemporaryDirectory()  # a killed process leaves its files there
         self._process = subprocess.Popen(
             command,
@@ -150,8 +153,9 @@ class Server(Process):
         listen: str = "127.0.0.1:0",
         env: dict[str, str] | None = None,
         module: str = "flight_replica",
+        inside: Sequence[str] = (),
     ) -> None:
-        super().__init__(module, *arguments, "--listen", listen, env=env)
+        super().__init__(module, *arguments, "--listen", listen, env=env, inside=inside)
         try:
             line = self.line()
             assert line.startswith("listening on grpc"), line

@@ -85,6 +85,11 @@ def session_schema(checkpoint: Path) -> TableSchema:
     return TableSchema.from_engine_json(_json(checkpoint / "checkpoint.json")["session_schema"])
 
 
+def checkpoint_facts(checkpoint: Path) -> dict[str, Any]:
+    """`checkpoint.json`: seqs, the session's schema, what the mirror holds."""
+    return dict(_json(checkpoint / "checkpoint.json"))
+
+
 def catalog(checkpoint: Path, target: Path) -> Path:
     """A copy of the checkpoint's catalog in `target`, with the empty directories that git drops."""
     source = checkpoint / "catalog"

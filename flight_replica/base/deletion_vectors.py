@@ -12,11 +12,13 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from pyroaring import BitMap
 
+from flight_replica.base.folder import Folder
 from flight_replica.base.manifest import ByteRange
+from flight_replica.base.roaring import BadBitmap, Positions, decode_roaring
 from flight_replica.errors import BaseError, BaseNotUsable
+
+__all__ = ["Positions", "decode_blob", "read_deletion_vector"]
 
 _FILE_MAGIC = b"PFA1"
 _BLOB_MAGIC = bytes.fromhex("d1d33964")
@@ -26,35 +28,34 @@ _COUNT = struct.Struct("<Q")  # how many 32-bit bitmaps follow
 _KEY = struct.Struct("<I")  # high 32 bits of a bitmap's positions
 _BLOB_SIZE_MIN = _LENGTH.size + len(_BLOB_MAGIC) + _COUNT.size + _CRC.size
 
-Positions = npt.NDArray[np.int64]
+_ROWS_MAX = 2**32  # what one bitmap can address
 
 
-def read_deletion_vector(catalog: Path, where: ByteRange) -> Positions:
-    """Sorted 0-based positions from one blob on disk.
+def read_deletion_vector(catalog: Folder | Path, where: ByteRange, row_count: int = _ROWS_MAX) -> Positions:
+    """Sorted 0-based positions below `row_count` from one blob; later ones are tolerated and left out.
 
     Raises `BaseNotUsable` when the file is gone or too short, `BaseError` when it is damaged.
     """
-    try:
-        with (catalog / where.path).open("rb") as file:
-            magic = file.read(len(_FILE_MAGIC))
-            file.seek(where.offset)
-            blob = file.read(where.length)
-    except FileNotFoundError as error:
-        raise BaseNotUsable(f"deletion vector file {where.path} is gone") from error
-    except OSError as error:
-        raise BaseError(f"deletion vector file {where.path} can't be read: {error}") from error
+    folder = Folder.at(catalog)
+    with folder.reading(f"deletion vector file {where.path}"), folder.open(where.path) as file:
+        magic = file.read(len(_FILE_MAGIC))
+        size_bytes = file.size()
+        blob = file.read_at(where.length, where.offset) if where.offset + where.length <= size_bytes else b""
     if len(blob) < where.length:
         raise BaseNotUsable(
             f"deletion vector file {where.path} is too short: "
-            f"{where.length} bytes wanted at {where.offset}, {len(blob)} found"
+            f"{where.length} bytes wanted at {where.offset}, {max(0, size_bytes - where.offset)} found"
         )
     if magic != _FILE_MAGIC:
         raise BaseError(f"deletion vector file {where.path}: magic is {magic!r}, expected {_FILE_MAGIC!r}")
-    return decode_blob(blob, where.path)
+    return decode_blob(blob, where.path, row_count)
 
 
-def decode_blob(blob: bytes, name: str) -> Positions:
-    """Sorted 0-based positions in `blob`; `name` stands in messages. Raises `BaseError` for any damage."""
+def decode_blob(blob: bytes, name: str, row_count: int = _ROWS_MAX) -> Positions:
+    """Sorted 0-based positions below `row_count` in `blob`; `name` stands in messages.
+
+    Raises `BaseError` for any damage.
+    """
     if len(blob) < _BLOB_SIZE_MIN:
         raise BaseError(f"deletion vector {name}: {len(blob)} bytes, need at least {_BLOB_SIZE_MIN}")
     (length,) = _LENGTH.unpack_from(blob)
@@ -68,10 +69,10 @@ def decode_blob(blob: bytes, name: str) -> Positions:
     (stored,) = _CRC.unpack(blob[-_CRC.size :])
     if stored != (computed := zlib.crc32(summed)):
         raise BaseError(f"deletion vector {name}: checksum {stored:08x} stored, {computed:08x} computed")
-    return _positions(summed[len(_BLOB_MAGIC) :], name)
+    return _positions(summed[len(_BLOB_MAGIC) :], name, row_count)
 
 
-def _positions(bitmaps: bytes, name: str) -> Positions:
+def _positions(bitmaps: bytes, name: str, row_count: int) -> Positions:
     """Of the 64-bit portable form, which holds one bitmap under key 0 (rows below 2^32) or none."""
     (count,) = _COUNT.unpack_from(bitmaps)
     if count == 0:
@@ -84,7 +85,7 @@ def _positions(bitmaps: bytes, name: str) -> Positions:
     if key != 0:
         raise BaseError(f"deletion vector {name}: bitmap key {key}, expected 0")
     try:
-        bitmap = BitMap.deserialize(bitmaps[_COUNT.size + _KEY.size :])
-    except ValueError as error:
+        positions, _ = decode_roaring(bitmaps[_COUNT.size + _KEY.size :], row_count)
+    except BadBitmap as error:
         raise BaseError(f"deletion vector {name}: bitmap can't be decoded: {error}") from error
-    return np.asarray(bitmap.to_array()).astype(np.int64)
+    return positions

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import count
 
+import numpy as np
 import pyarrow as pa
 from pyiceberg import types as ice
 from pyiceberg.io.pyarrow import schema_to_pyarrow
@@ -170,10 +171,19 @@ def table_schema(schema: Schema, primary_key: Sequence[str]) -> TableSchema:
             field.name,
             _map_types(field, _nullable_field).type,  # a table's nested fields are nullable
             field.nullable and field.name not in primary_key,
+            _initial_default(own, _plain_field(field).type),
         )
-        for field in fields
+        for own, field in zip(schema.fields, fields, strict=True)
     )
     return TableSchema(columns, tuple(primary_key))
+
+
+def _initial_default(field: ice.NestedField, kind: pa.DataType) -> object:
+    """What rows from before the field hold (format version 3), None: null."""
+    value = field.initial_default
+    if value is None or pa.types.is_nested(kind):
+        return None
+    return float(np.float32(value)) if pa.types.is_float32(kind) else value
 
 
 def to_storage(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -7,7 +7,7 @@ of others. Source: merutable format, sections 3.2 (internal keys) and 9 (merge s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from flight_replica.base.deletion_vectors import Positions
-from flight_replica.base.manifest import DataFile
 from flight_replica.errors import BaseError
 
 _TAG_SIZE = 8  # big-endian (2^56 - 1 - seq) << 8 | op
@@ -26,7 +25,7 @@ _DELETE, _PUT = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Versions:
-    """Every physical row of one file, in file order."""
+    """Physical rows of one file, in file order."""
 
     keys: pa.LargeBinaryArray  # user keys
     seqs: npt.NDArray[np.uint64]
@@ -44,22 +43,24 @@ class Versions:
             raise BaseError(f"file {name}: internal key with op {ops.max()}, expected {_DELETE} or {_PUT}")
         return cls(pc.binary_slice(ikeys, 0, -_TAG_SIZE), _SEQ_MAX - (tags >> np.uint64(8)), ops == _PUT)
 
+    @classmethod
+    def none(cls) -> Versions:
+        return cls(pa.array([], pa.large_binary()), np.empty(0, np.uint64), np.empty(0, np.bool_))
+
     def __len__(self) -> int:
         return len(self.seqs)
 
+    def __getitem__(self, rows: slice) -> Versions:
+        return Versions(self.keys[rows], self.seqs[rows], self.is_put[rows])
 
-def overlapping(files: Sequence[DataFile]) -> Iterator[list[int]]:
-    """Groups of indexes into `files` whose key ranges hang together; keys of two groups never meet."""
-    group: list[int] = []
-    key_max = b""
-    for index in sorted(range(len(files)), key=lambda i: files[i].key_min):
-        if group and files[index].key_min > key_max:
-            yield group
-            group, key_max = [], b""
-        group.append(index)
-        key_max = max(key_max, files[index].key_max)
-    if group:
-        yield group
+    def followed_by(self, other: Versions) -> Versions:
+        if not len(self):
+            return other
+        return Versions(
+            pa.concat_arrays([self.keys, other.keys]),
+            np.concatenate([self.seqs, other.seqs]),
+            np.concatenate([self.is_put, other.is_put]),
+        )
 
 
 def dead_rows(files: Sequence[Versions], masked: Sequence[Positions]) -> list[Positions]:

@@ -14,6 +14,7 @@ from flight_replica.errors import InvalidStatement, TableNotFound, Unavailable
 from flight_replica.flightsql import feeds, information_schema
 from flight_replica.flightsql.options import MS_MAX
 from flight_replica.flightsql.service import Service, TableEntry
+from flight_replica.flightsql.streams import batch_rows
 from flight_replica.log.feed import TableFeed
 from flight_replica.log.source import FeedMark
 from flight_replica.schema import TableSchema
@@ -273,7 +274,8 @@ def _digest_relation(call: TableFunction, service: Service) -> Relation:
         at = next(position for position in view.positions if position.table == entry.name)
         if tuple(view.plan(sql).names) != schema.names:
             raise Unavailable(f"table {entry.name!r}: its schema has just changed, run the statement again")
-        found = digest(read_batches(view.execute(sql)), schema, start, end)
+        rows = view.execute(sql, batch_rows=batch_rows(schema.arrow_schema))
+        found = digest(read_batches(rows), schema, start, end)
         row = {"table_name": entry.name, "lineage": str(at.lineage), "seq": at.visible_seq}
         return pa.Table.from_pylist([row | {"row_count": found.row_count, "digest": found.value}], _DIGEST)
 

@@ -21,7 +21,9 @@ from flight_replica.position import TablePosition
 from flight_replica.sql.lent_view import LentView
 from flight_replica.sql.view import View
 
-__all__ = ["PinnedViews", "Pins"]
+__all__ = ["END_PIN", "PinnedViews", "Pins"]
+
+END_PIN = "merutable.EndPin"  # the action, which no protocol has
 
 ENDED_MAX = 10_000  # names of ended pins that are remembered, so that none comes back with other rows
 
@@ -187,6 +189,17 @@ class Pins:
             entry.views.touch()
             return entry.views
 
+    def end(self, user: str, name: str) -> None:
+        """End the user's pin of this name, if there is one; statements on it come to their end."""
+        with self._lock:
+            entry = self._named.get((user, name))
+            views = entry.views if entry is not None else None
+            if views is not None:  # one that is just being opened stays
+                del self._named[user, name]
+                self._remember((user, name), "its client ended it")
+        if views is not None:
+            views.close()
+
     def for_transaction(self, open_views: OpenViews) -> PinnedViews:
         """A moment of its own; `let_go` ends it. Raises `LimitExceeded` beyond pins_max."""
         with self._lock:
@@ -221,11 +234,16 @@ class Pins:
             if reason is None:
                 continue
             with self._lock:
-                del self._named[key]
-                self._ended[key] = reason
-                if len(self._ended) > ENDED_MAX:
-                    self._ended.popitem(last=False)
+                if self._named.pop(key, None) is None:  # its client came first
+                    continue
+                self._remember(key, reason)
             views.close()
+
+    def _remember(self, key: _Key, reason: str) -> None:
+        """Why a name isn't to be used again."""
+        self._ended[key] = reason
+        if len(self._ended) > ENDED_MAX:
+            self._ended.popitem(last=False)
 
     def _over(self, views: PinnedViews) -> str | None:
         if views.age_seconds >= self._limits.pin_seconds:

@@ -25,6 +25,7 @@ from flight_replica.flightsql.front import Front
 from flight_replica.flightsql.handshake import Handshakes
 from flight_replica.flightsql.limits import DEFAULT_LIMITS, ServerLimits
 from flight_replica.flightsql.parameters import NO_PARAMETERS
+from flight_replica.flightsql.pins import END_PIN
 from flight_replica.flightsql.planning import Write
 from flight_replica.flightsql.plans import WRITE_SCHEMA, Plan
 from flight_replica.flightsql.service import Service
@@ -48,6 +49,7 @@ _ACTIONS = {
     **CANCEL_ACTIONS,
     "BeginTransaction": "Begins a transaction and gives it an id.",
     "EndTransaction": "Commits a transaction, or rolls it back.",
+    END_PIN: "Ends the pin whose name is the body; its moment is let go at once.",
 }
 _NO_SAVEPOINTS = "a transaction here commits or rolls back as a whole; there are no savepoints"
 _NOT_SERVED = {
@@ -244,6 +246,9 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
             raise InvalidStatement(f"there is no action {name[:80]!r}")
         if name in CANCEL_ACTIONS:
             return [cancel_action(name, body, self._running, front.handles, call.user.name)]
+        if name == END_PIN:
+            front.planner.pins.end(call.user.name, body.decode("utf-8", "replace"))
+            return []
         request = unpack(body, f"action {name}")
         match request:
             case pb.ActionCreatePreparedStatementRequest():

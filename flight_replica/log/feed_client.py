@@ -105,6 +105,13 @@ class FeedClient:
         except (pa.ArrowException, OSError) as error:
             raise in_our_terms(error, self._endpoint.uri, is_planned=True) from error
 
+    def act(self, name: str, body: bytes) -> None:
+        """One action whose answer says nothing."""
+        try:
+            list(self._client.do_action(flight.Action(name, body), self._options(None, is_bounded=True)))
+        except (pa.ArrowException, OSError) as error:
+            raise in_our_terms(error, self._endpoint.uri) from error
+
     def close(self) -> None:
         self._client.close()
 

@@ -51,9 +51,11 @@ def _check_column_names(table: str, names: Sequence[str]) -> None:
         _check_name(name, what)
         if name.casefold() in PSEUDO_NAMES:
             raise InvalidStatement(f"{what} is reserved")
-        other = seen.setdefault(name.casefold(), name)
-        if other is not name:
-            raise InvalidStatement(f"{what} equals {other!r} but for case")
+        other = seen.get(name.casefold())
+        if other is not None:
+            reason = "exists already" if other == name else f"equals {other!r} but for case"
+            raise InvalidStatement(f"{what} {reason}")
+        seen[name.casefold()] = name
 
 
 def _check_name(name: str, what: str) -> None:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
 
+from flight_replica.base.on_demand import OnDemandBase
 from flight_replica.base.source import BaseSnapshot
 from flight_replica.errors import BaseError, Busy, InvalidStatement, LogGap
 from flight_replica.replica.rebase import READ_BYTES
@@ -83,7 +84,12 @@ def _state_at(replica: Replica, seq: int) -> ReplicaState:
 def _base_of(replica: Replica, current: ReplicaState) -> BaseSnapshot | None:
     """The base to begin with: the state's own, or loaded once more where it keeps none; None without one."""
     try:
-        snapshot = current.snapshot if isinstance(current, ParquetState) else replica.base.load()
+        if isinstance(current, ParquetState):
+            snapshot = current.snapshot
+        elif isinstance(replica.base, OnDemandBase) and replica.base.poll() is None:
+            return None  # it would be fetched, at a newer seq
+        else:
+            snapshot = replica.base.load()
     except BaseError:
         return None
     # A lower bound may hold ops that are newer than the seq asked for.

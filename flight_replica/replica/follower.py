@@ -13,7 +13,16 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-from flight_replica.errors import Closed, LineageChanged, LogGap, NotCaughtUp, ReplicaError, TableNotFound
+from flight_replica.errors import (
+    BaseError,
+    Closed,
+    LineageChanged,
+    LogGap,
+    NotCaughtUp,
+    ReplicaError,
+    SchemaMismatch,
+    TableNotFound,
+)
 from flight_replica.log.backoff import Backoff, BackoffConfig
 from flight_replica.replica.replica import Replica
 
@@ -26,7 +35,9 @@ class Follower:
     def __init__(self, replica: Replica, on_trouble: Callable[[str], None]) -> None:
         self._replica = replica
         self._on_trouble = on_trouble
-        self._trouble = ""
+        self._lock = threading.Lock()
+        self._troubles = {"feed": "", "base": ""}  # what is wrong with each, empty: nothing
+        self._base_backoff = Backoff(BackoffConfig(first_seconds=1.0, max_seconds=60.0))
         self._stop = threading.Event()
         self._rebase_wanted = threading.Event()
         self.ended = threading.Event()  # following is over, for the reason in `end_reason`
@@ -41,10 +52,10 @@ class Follower:
             thread.start()
 
     def close(self) -> None:
-        """End both threads; the replica's log source is closed with them."""
+        """End both threads; the replica's sources are ended with them."""
         self._stop.set()
         self._rebase_wanted.set()
-        self._replica.log.close()
+        self._replica.end_sources()
         for thread in self._threads:
             thread.join()
 
@@ -54,10 +65,12 @@ class Follower:
             assert self.end_reason is not None, "a follower ended without a reason"
             raise self.end_reason
 
-    def _say(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._on_trouble(trouble)
+    def _say(self, trouble: str, about: str = "feed") -> None:
+        with self._lock:  # while it is told too, so that what is told last is how things are
+            if trouble == self._troubles[about]:
+                return
+            self._troubles[about] = trouble
+            self._on_trouble("; ".join(filter(None, self._troubles.values())))
 
     # --- following --------------------------------------------------------------------------------
 
@@ -79,7 +92,7 @@ class Follower:
         """Follow until something happens, and deal with it. Raises what ends the follower."""
         try:
             self._follow_once(backoff)
-        except (Closed, TableNotFound):
+        except (Closed, LineageChanged, TableNotFound):
             raise
         except LogGap as gap:
             if gap.lineage not in (None, self._replica.lineage) or not self._replica.is_loaded:
@@ -107,7 +120,7 @@ class Follower:
         """Adopt a newer base; without one keep serving what there is, and say so."""
         seen, trouble = self._replica.visible_seq, f"{gap}; no newer base yet"
         try:
-            base_seq = self._replica.recover_from_log_gap()
+            base_seq = self._replica.recover_from_log_gap(gap)
             _log.info("recovered from a log gap table=%s base_seq=%d", self._replica.table, base_seq)
             if self._replica.visible_seq > seen:
                 return
@@ -123,11 +136,14 @@ class Follower:
     # --- newer bases ------------------------------------------------------------------------------
 
     def _rebase(self) -> None:
+        wait_seconds = self._replica.settings.base_poll_seconds
         while not self._stop.is_set():
-            self._rebase_wanted.wait(self._replica.settings.base_poll_seconds)
+            self._rebase_wanted.wait(wait_seconds)
             self._rebase_wanted.clear()
+            wait_seconds = self._replica.settings.base_poll_seconds
             if self._replica.is_loaded and not self._stop.is_set():
-                self._rebase_if_newer()
+                if not self._rebase_if_newer():
+                    wait_seconds += self._base_backoff.next_seconds()
                 self._improve()
 
     def look_now(self) -> None:
@@ -149,25 +165,33 @@ class Follower:
         seconds, seq = time.monotonic() - began, replica.visible_seq
         _log.info("native state built table=%s visible_seq=%d seconds=%.3f", replica.table, seq, seconds)
 
-    def _rebase_if_newer(self) -> None:
+    def _rebase_if_newer(self) -> bool:
+        """Whether there is nothing wrong with the newest base."""
         replica = self._replica
         try:
+            replica.outgrow_base()
             version = replica.base.poll()
-            if version is None or version == replica.base_version:
-                return
-            replica.stand_on_newer_base()
+            is_newer = version is not None and version != replica.base_version
+            if is_newer:
+                replica.stand_on_newer_base()
         except Closed:
-            return
+            return True
         except LineageChanged as error:
             self._end(error)
-            return
+            return True
         except Exception as error:  # the old state serves on; the next poll tries again
             _log.warning("rebase failed table=%s error=%s", replica.table, error)
-            return
-        _log.info(
-            "rebased table=%s base_seq=%d visible_seq=%d millis=%d",
-            replica.table,
-            replica.base_seq,
-            replica.visible_seq,
-            replica.stats.last_rebase_warmup_millis,
-        )
+            if isinstance(error, BaseError | SchemaMismatch):
+                self._say(f"the newest base can't be taken: {error}", "base")
+            return False
+        self._base_backoff.reset()
+        self._say("", "base")
+        if is_newer:
+            _log.info(
+                "rebased table=%s base_seq=%d visible_seq=%d millis=%d",
+                replica.table,
+                replica.base_seq,
+                replica.visible_seq,
+                replica.stats.last_rebase_warmup_millis,
+            )
+        return True

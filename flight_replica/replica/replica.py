@@ -16,6 +16,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
+from flight_replica.base.on_demand import OnDemandBase
 from flight_replica.base.source import BaseSnapshot, BaseSource
 from flight_replica.errors import LimitExceeded, LineageChanged, LogGap
 from flight_replica.log.batches import between, concat
@@ -374,8 +375,8 @@ class Replica:
         """`advance`; where the log has a gap, adopt a newer base. Raises `NotCaughtUp` without one."""
         try:
             self.advance()
-        except LogGap:
-            return Recovered(self.recover_from_log_gap())
+        except LogGap as gap:
+            return Recovered(self.recover_from_log_gap(gap))
         return Advanced()
 
     def _restart_at(self, seq: int) -> None:
@@ -416,12 +417,15 @@ class Replica:
         """
         return self._hotswap("rebase_hotswap")
 
-    def recover_from_log_gap(self) -> int:
+    def recover_from_log_gap(self, gap: LogGap | None = None) -> int:
         """Hot-swap whatever the log says; the new base_seq. Raises as `rebase`.
 
         Where the log has a gap, `NotCaughtUp` also if the replica's own history could make up for an
-        older base: that would change nothing about the gap.
+        older base: that would change nothing about the gap. A base that is fetched on demand is fetched
+        anew where the one that is there is older than `gap` says the log is.
         """
+        if gap is not None and isinstance(self.base, OnDemandBase):
+            self.base.want(max(self.visible_seq, gap.earliest_available or 0))
         return self._hotswap("recover_from_log_gap", needs_newer_base=True)[0]
 
     def _hotswap(self, what: str, *, needs_newer_base: bool = False) -> tuple[int, int]:
@@ -454,6 +458,13 @@ class Replica:
             seqs = state.base_seq, state.visible_seq
         self.waiters.publish(seqs[1])
         return seqs
+
+    def outgrow_base(self) -> None:
+        """Ask for a newer base where the tail is beyond its budget, if none comes without asking."""
+        if not isinstance(self.base, OnDemandBase) or self.wants_merge_on_apply:
+            return
+        if self.state.tail_bytes > self.settings.tail_bytes_max:
+            self.base.want(self.base_seq + 1)
 
     def stand_on_newer_base(self) -> None:
         """Take the newest base: only its name where the log has brought every op of it, else a hot swap."""
@@ -506,9 +517,15 @@ class Replica:
             raise
         return state
 
-    def close(self) -> None:
-        """End the log source and let go of the states; views that are open end with theirs. Idempotent."""
+    def end_sources(self) -> None:
+        """Let nothing more come: whoever waits for the log or the base hears that it is over. Idempotent."""
         self.log.close()
+        if isinstance(self.base, OnDemandBase):
+            self.base.close()
+
+    def close(self) -> None:
+        """End the sources and let go of the states; views that are open end with theirs. Idempotent."""
+        self.end_sources()
         self.history.drop()
         with self._writing:
             self._slot.close()

@@ -14,12 +14,13 @@ from uuid import UUID
 
 import pyarrow as pa
 
+from flight_replica.base.on_demand import OnDemandBase
 from flight_replica.errors import Closed, ReadOnly, ReplicaError, TableNotFound, Unavailable
 from flight_replica.flightsql.service import Ending, IngestMode, PendingWrites, TableEntry, WriteResult
 from flight_replica.log.feed import TableFeed
 from flight_replica.position import Demand, TablePosition
 from flight_replica.replica.as_of import OlderViews
-from flight_replica.replica.published import PublishedTable
+from flight_replica.replica.published import FLIGHT, PublishedTable
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
 from flight_replica.replica.table import Origin, TableReplica
@@ -56,7 +57,7 @@ class ReplicaService:
         self._settings = settings
         self._origins = dict(fixed or {})  # tables that are served whatever is listed
         if upstream is not None:
-            self._origins |= {name: partial(upstream.open, name) for name in names}
+            self._origins |= {name: partial(upstream.open, name, workspace.new_folder) for name in names}
         self._follows_list = upstream is not None and not names
         self._lock = threading.Lock()
         self._tables: dict[str, TableReplica] = {}
@@ -104,7 +105,7 @@ class ReplicaService:
             table.close()
             _log.info("table gone table=%s", name)
         for name in new:
-            self._add(name, partial(self._upstream.open, name))
+            self._add(name, partial(self._upstream.open, name, self._workspace.new_folder))
 
     def _add(self, name: str, origin: Origin) -> None:
         table = TableReplica(name, origin, self._workspace, self._settings, lambda _: self._look_now.set())
@@ -200,6 +201,8 @@ def _entry(table: TableReplica, published: PublishedTable | None) -> TableEntry:
         position = TablePosition(
             table.name, lineage, 0, 0, high_water=published.high_water if published else 0
         )
+    if published is None and replica is not None:
+        published = _from_here(position, replica.history.low_water)
     return TableEntry(
         name=table.name,
         schema=replica.schema if replica is not None else None,
@@ -215,8 +218,17 @@ def _entry(table: TableReplica, published: PublishedTable | None) -> TableEntry:
     )
 
 
+def _from_here(at: TablePosition, low_water: int) -> PublishedTable:
+    """What is published of a table that no primary lists: its base is to be had over Flight, from here."""
+    return PublishedTable(
+        at.table, at.lineage, str(at.lineage), low_water, at.high_water, FLIGHT, None, None, at.visible_seq
+    )
+
+
 def _remark(replica: Replica | None) -> str:
     """What a reader of a table that is well should know all the same."""
     if replica is not None and replica.is_loaded and replica.state.is_lower_bound:
         return "base_seq is a lower bound: nobody vouches for the catalog's newest op"
+    if replica is not None and isinstance(replica.base, OnDemandBase):
+        return replica.base.remark
     return ""

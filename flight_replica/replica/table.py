@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 
+from flight_replica.base.on_demand import OnDemandBase
 from flight_replica.errors import BaseNotUsable, Closed, LineageChanged, LogGap, TableNotFound, Unavailable
 from flight_replica.log.backoff import Backoff, BackoffConfig
 from flight_replica.replica.follower import Follower
@@ -70,7 +71,10 @@ class TableReplica:
     def state(self) -> tuple[TableState, str]:
         """How the table is, and why where it isn't serving."""
         with self._lock:
-            return self._state, self._reason
+            state, reason, opened = self._state, self._reason, self._opened
+        base = opened.base if opened is not None and state is TableState.LOADING else None
+        progress = base.progress if isinstance(base, OnDemandBase) else ""
+        return state, f"{reason}: {progress}" if progress else reason
 
     @property
     def replica(self) -> Replica:
@@ -92,7 +96,7 @@ class TableReplica:
         with self._lock:
             opened = self._opened
         if opened is not None:
-            opened.log.close()
+            opened.end_sources()
         self._thread.join()
 
     # --- the thread -------------------------------------------------------------------------------
@@ -129,7 +133,7 @@ class TableReplica:
         with self._lock:
             self._opened = replica
         if self._stop.is_set():  # `close` came too early to find it
-            replica.log.close()
+            replica.end_sources()
         follower = Follower(replica, self._on_trouble)
         follower.start()
         try:

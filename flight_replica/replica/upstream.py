@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import pyarrow as pa
 
-from flight_replica.base.source import BaseSource
+from flight_replica.base.flight import FlightBase, server_and_table
+from flight_replica.base.text_base import OnDemandTextBase
 from flight_replica.errors import FeedError, TableNotFound
 from flight_replica.log.change_feed import ChangeFeedLogSource
 from flight_replica.log.feed_client import Endpoint, FeedClient
-from flight_replica.log.no_log import NoLog
+from flight_replica.log.text_log import TextLog
 from flight_replica.replica.published import Opening, PublishedBase, PublishedTable
+from flight_replica.text_columns import TextChoice, TextColumns
 
 _COLUMNS = [
     "table_name",
@@ -27,18 +32,13 @@ _COLUMNS = [
 ]
 
 
-def as_it_lies(base: BaseSource) -> Opening:
-    """The origin of a table that is served from its base alone."""
-    snapshot = base.load()
-    log = NoLog(snapshot.lineage, snapshot.schema)
-    return Opening(log, base, snapshot.base_seq, snapshot.base_seq)
-
-
 class Upstream:
     """Any server that answers `merutable_tables()`. Thread-safe; one connection, made anew after an error."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, texts: Mapping[str, TextColumns] | None = None) -> None:
+        """`texts`: by table, which of its byte columns are served as text."""
         self._endpoint = endpoint
+        self._choice_by_table = {name: TextChoice(columns) for name, columns in (texts or {}).items()}
         self._lock = threading.Lock()
         self._client: FeedClient | None = None
 
@@ -57,13 +57,27 @@ class Upstream:
         except KeyError:
             raise TableNotFound(f"{self.uri} has no table {name!r}") from None
 
-    def open(self, name: str) -> Opening:
-        """The table's log and base for its present lineage. Raises `TableNotFound`, `Unavailable`."""
+    def open(self, name: str, new_folder: Callable[[], Path]) -> Opening:
+        """The table's log and base for its present lineage. Raises `TableNotFound`, `Unavailable`.
+
+        `new_folder` gives a place for a base that has to be fetched.
+        """
         published = self.table(name)
         log = ChangeFeedLogSource(self._endpoint, name, lineage=published.lineage)
+
+        def over_flight(uri: str | None) -> FlightBase:
+            server, table = (self._endpoint.uri, name) if uri is None else server_and_table(uri, name)
+            at = replace(self._endpoint, uri=server)
+            return FlightBase(at, table, new_folder(), serve_as=name, lineage=published.lineage)
+
         try:
-            base = PublishedBase(lambda: self.table(name), log.schema)
-            return Opening(log, base, published.start_seq, published.high_water)
+            base = PublishedBase(lambda: self.table(name), log.schema, over_flight)
+            start_seq = base.begin()
+            choice = self._choice_by_table.get(name)
+            if choice is None:
+                return Opening(log, base, start_seq, published.high_water)
+            in_text = OnDemandTextBase(base, base, choice)
+            return Opening(TextLog(log, choice), in_text, start_seq, published.high_water)
         except BaseException:
             log.close()
             raise

@@ -24,7 +24,7 @@ from flight_replica.sql.types import sql_type
 class FileGroup:
     """Files that one `read_parquet` can read: same columns and types, all or none with deleted rows."""
 
-    names: tuple[str, ...]  # physical, in file order
+    layout: pa.Schema  # physical columns, in file order
     files: tuple[BaseFile, ...]
     deleted_table: str | None  # `(file, row)`; None: every row counts
 
@@ -43,9 +43,9 @@ class BaseFiles:
             raise
 
     def _group(self, number: int, files: Sequence[BaseFile]) -> FileGroup:
-        names = tuple(pq.read_schema(files[0].path).names)
+        layout = pq.read_schema(files[0].path)
         if not len(files[0].deleted):
-            return FileGroup(names, tuple(files), None)
+            return FileGroup(layout, tuple(files), None)
         table = f"deleted_{number}_{len(self._groups)}"
         lengths = [len(file.deleted) for file in files]
         rows = pa.table(
@@ -57,7 +57,7 @@ class BaseFiles:
         self._connection.register("incoming", rows)
         self._connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming")
         self._connection.unregister("incoming")
-        return FileGroup(names, tuple(files), table)
+        return FileGroup(layout, tuple(files), table)
 
     def relation(self, columns: Sequence[Column], default: Callable[[str], str]) -> str | None:
         """`columns` of all rows of the snapshot as `c0, c1, …`; None when there is no file.
@@ -86,13 +86,10 @@ def _by_layout(files: Sequence[BaseFile]) -> list[list[BaseFile]]:
 
 def _scan(group: FileGroup, columns: Sequence[Column], default: Callable[[str], str]) -> str:
     held = set(group.files[0].columns)
-    physical = [f"p{number}" for number in range(len(group.names))]
+    physical = [f"p{number}" for number in range(len(group.layout))]
     terms = []
     for number, column in enumerate(columns):
-        if column.name in held:
-            value = f"p{group.names.index(column.name)}::{sql_type(column.type)}"
-        else:
-            value = default(f"c{number}")
+        value = _value(group.layout, column) if column.name in held else default(f"c{number}")
         terms.append(f"{value} AS c{number}")
     paths = ", ".join(literal(file.path) for file in group.files)
     if group.deleted_table is None:
@@ -102,3 +99,12 @@ def _scan(group: FileGroup, columns: Sequence[Column], default: Callable[[str], 
         f"SELECT {', '.join(terms)} FROM read_parquet([{paths}]) f({', '.join(physical)}) "
         f"ANTI JOIN {group.deleted_table} d ON (d.file = f.file_index AND d.row = f.file_row_number)"
     )
+
+
+def _value(layout: pa.Schema, column: Column) -> str:
+    """The column out of a file, in the table's type. Bytes that are text have been checked, but for rows that
+    don't count, and DuckDB may look at these before it leaves them out: hence TRY."""
+    index = layout.names.index(column.name)
+    if pa.types.is_string(column.type) and pa.types.is_binary(layout.field(index).type):
+        return f"TRY(decode(p{index}))"
+    return f"p{index}::{sql_type(column.type)}"

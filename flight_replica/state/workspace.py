@@ -34,7 +34,8 @@ class Workspace:
         self.directory = directory or Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._lock_file = self._claim()
         self._states = self.directory / "states"
-        shutil.rmtree(self._states, ignore_errors=True)
+        self._fetched = self.directory / "fetched"
+        self._remove_files()
         self._states.mkdir()
         self._numbers = itertools.count(1)
         self.database = open_database(
@@ -62,13 +63,21 @@ class Workspace:
         number = next(self._numbers)
         return number, self._states / f"{number:06d}"
 
+    def new_folder(self) -> Path:
+        """A folder for a base that is fetched; whoever makes it removes it, at the latest this does."""
+        return self._fetched / f"{next(self._numbers):06d}"
+
+    def _remove_files(self) -> None:
+        for folder in (self._states, self._fetched):
+            shutil.rmtree(folder, ignore_errors=True)
+
     def session(self) -> duckdb.DuckDBPyConnection:
         return self.database.cursor()
 
     def close(self) -> None:
         """Close the database and let go of the folder. No state or view may be left."""
         self.database.close()
-        shutil.rmtree(self._states, ignore_errors=True)
+        self._remove_files()
         os.close(self._lock_file)
         if self._is_temporary:
             shutil.rmtree(self.directory, ignore_errors=True)

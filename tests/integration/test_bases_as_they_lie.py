@@ -114,6 +114,7 @@ def test_a_stated_schema_serves_a_catalog_without_a_commit_as_empty(tmp_path: Pa
         until(is_answered(uri, "SELECT count(*) FROM events", [(20,)]), "the flushed rows appear")
 
 
+@pytest.mark.statement(116)
 @samples.needs_samples
 def test_a_newer_commit_of_a_catalog_is_adopted(tmp_path: Path) -> None:
     checkpoints = samples.scenario("s01") / "checkpoints"

@@ -142,6 +142,7 @@ def test_every_answer_states_its_position(pair: Pair, raw: RawClient) -> None:
     assert mark is None
 
 
+@pytest.mark.statement(14, 80)
 def test_a_log_gap_is_readable_through_adbc(pair: Pair) -> None:
     for server in pair.both:
         low_water = rows(server.uri, "SELECT low_water FROM merutable_tables()")[0][0]
@@ -211,6 +212,7 @@ def assert_clean(text: str) -> None:
     assert len(text) < 1000
 
 
+@pytest.mark.statement(44)
 def test_a_write_to_a_replica_names_the_primary(pair: Pair) -> None:
     text = str(refusal(pair.replica.uri, "INSERT INTO t VALUES (-5, NULL, NULL, 'x')"))
     assert f"read-only replica; write to the primary at {pair.primary.uri}" in text

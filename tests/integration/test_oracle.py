@@ -252,6 +252,15 @@ def driver(tmp_path: Path) -> Iterator[Driver]:
     driver.close()
 
 
+@pytest.mark.statement(
+    *(1, 2, 3, 4, 5, 7),
+    *(17, 18, 19, 20, 21, 24, 25, 29),
+    *(31, 32, 33, 34, 35, 36, 37, 38, 40, 41, 42, 43),
+    *(47, 48, 49, 50, 51, 52),
+    *(53, 57, 59, 60, 61, 63, 64, 65, 67),
+    *(68, 69, 70, 71, 72, "72a"),
+    *(75, 76, 77),
+)
 @samples.needs_samples
 def test_each_call_gives_what_the_engine_gave_or_the_difference_listed(driver: Driver) -> None:
     steps: list[dict[str, Any]] = json.loads((samples.scenario("s12_") / "steps.json").read_text())

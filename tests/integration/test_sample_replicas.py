@@ -87,6 +87,42 @@ def test_base_then_ops_then_gets_equal_the_engine_s(
         assert_same(sorted_by_key(found, schema), in_key_order(whole, schema))
 
 
+@pytest.mark.statement(30, 44)
+@samples.needs_samples
+def test_a_replica_changes_nothing_in_the_engine_s_directory(tmp_path: Path, workspace: Workspace) -> None:
+    checkpoint = samples.scenario("s02_upserts_dv_on") / "checkpoints" / "c4_unflushed_upserts"
+    catalog = samples.catalog(checkpoint, tmp_path / "catalog")
+    before = contents(catalog)
+    with closing(open_replica(checkpoint, tmp_path, workspace)) as replica:
+        replica.advance()
+        replica.rebase_hotswap()
+        replica.merge_on_apply()
+        assert replica.query("SELECT * FROM t").read_all().num_rows > 0
+    assert contents(catalog) == before
+
+
+def contents(directory: Path) -> dict[Path, tuple[int, bytes | None]]:
+    """path -> its time of change in ns and its bytes (None: a directory), for all that is there."""
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in [directory, *directory.rglob("*")]
+    }
+
+
+@pytest.mark.statement(117)
+@samples.needs_samples
+@pytest.mark.parametrize("checkpoint", samples.checkpoints(["s07_", "s07b_"]))
+def test_rows_from_before_a_column_was_added_read_as_the_engine_reads_them(
+    checkpoint: Path, tmp_path: Path, workspace: Workspace
+) -> None:
+    expected = samples.expected_base(checkpoint)
+    with closing(open_replica(checkpoint, tmp_path, workspace)) as replica:
+        names = ", ".join(expected.column_names[2:])
+        found = replica.query(f"SELECT {names} FROM t ORDER BY id").read_all()
+    wanted = expected.select(expected.column_names[2:]).sort_by("id")
+    assert samples.float_bits(found).to_pylist() == samples.float_bits(wanted).to_pylist()
+
+
 def assert_gets(replica: Replica, checkpoint: Path, schema: TableSchema) -> None:
     codec = KeyCodec(schema)
     for pk_bytes, expected in samples.gets(checkpoint, schema):

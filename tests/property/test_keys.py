@@ -139,6 +139,7 @@ def check(kinds: list[Kind], rows: list[tuple[Any, ...]]) -> None:
     assert len(set(orders)) == len(set(slowly))
 
 
+@pytest.mark.statement(123)
 @pytest.mark.parametrize("name", KINDS)
 @given(data=st.data())
 def test_keys_of_one_column_keep_value_and_order(name: str, data: st.DataObject) -> None:

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "flight_replica"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "_pb" not in path.parts)
 
 # part of the package -> parts it may import, besides itself and what everybody may
-COMMON = {"errors", "arrow_types", "schema", "conform", "keys", "position", "_pb"}
+COMMON = {"errors", "arrow_types", "schema", "conform", "keys", "text_columns", "position", "_pb"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "position": set(),
@@ -21,14 +21,17 @@ ARROWS: dict[str, set[str]] = {
     "schema": set(),
     "conform": set(),
     "keys": set(),
-    "digest": set(),
+    "text_columns": set(),
+    "digest": {"xxh3"},
+    "xxh3": set(),
     "sql": set(),
     "log": set(),
-    "base": set(),
+    "base": {"log", "digest"},
     "state": {"log", "base", "sql"},
     "replica": {"state", "log", "base", "sql", "flightsql.service"},
     "flightsql": {"sql", "log", "digest"},
     "primary": {"log", "base", "sql", "flightsql.service"},
+    "beside": {"state", "log", "base", "replica", "flightsql.service"},
     "client": set(),
     "demo_orders": set(),
     "demo_writer": {"client", "demo_orders"},
@@ -37,8 +40,14 @@ ARROWS: dict[str, set[str]] = {
     "access": {"flightsql"},
     "connecting": {"flightsql", "log"},
     "user_command": {"flightsql"},
+    "listening": {"access", "flightsql", "stopping"},
+    "serve_command": {"access", "connecting", "listening", "replica", "state"},
+    "feed_command": {"access", "listening", "beside", "state"},
     "cli": {
         "access",
+        "feed_command",
+        "listening",
+        "serve_command",
         "connecting",
         "user_command",
         "primary",
@@ -60,13 +69,12 @@ ARROWS: dict[str, set[str]] = {
 KNOWN_BY = {
     "pyarrow.flight": {"flightsql", "log.change_feed", "log.feed_client", "log.feed_reader"},
     "pyiceberg": {
-        "base.iceberg",
-        "base.iceberg_files",
-        "base.iceberg_schema",
+        "base.iceberg*",
         "primary.mirror*",
         "primary.position_deletes",
     },
     "duckdb": {"sql", "state", "primary"},
+    "watchdog": {"beside.log_watch"},
     "adbc_driver_flightsql": {"client"},
     "adbc_driver_manager": {"client"},
 }

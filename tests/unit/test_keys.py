@@ -92,6 +92,7 @@ WORKED = [
 ]
 
 
+@pytest.mark.statement(122, 123)
 @pytest.mark.parametrize(("kinds", "values", "expected"), WORKED, ids=str)
 def test_worked_keys(kinds: tuple[pa.DataType, ...], values: tuple[object, ...], expected: str) -> None:
     keys = codec(*kinds)
@@ -154,6 +155,13 @@ def test_slices_and_chunks_encode_and_decode_like_whole_arrays() -> None:
         assert decoded.equals(column[1:3])
 
 
+@pytest.mark.statement(123)
+def test_bytes_with_zeros_are_ordered_as_their_values() -> None:
+    values = [b"", b"\0", b"\0\0", b"\0\1", b"\1"]
+    keys = codec(pa.binary()).encode([pa.array(values, pa.binary())]).to_pylist()
+    assert sorted(keys) == keys and len(set(keys)) == len(values)
+
+
 @pytest.mark.parametrize("kinds", [kinds for kinds, _, _ in WORKED if len(kinds) == 1], ids=str)
 def test_no_rows_make_no_keys(kinds: tuple[pa.DataType, ...]) -> None:
     keys = codec(*kinds, *kinds)
@@ -167,6 +175,7 @@ def test_nulls_are_refused_with_their_column() -> None:
         codec(pa.int64(), pa.string()).encode([pa.array([1, 2]), pa.array(["a", None])])
 
 
+@pytest.mark.statement(122)
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float64()], ids=str)
 def test_a_nan_is_refused_with_its_column(kind: pa.DataType) -> None:
     with pytest.raises(SchemaMismatch, match="'k0' has a NaN"):

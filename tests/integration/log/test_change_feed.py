@@ -268,6 +268,7 @@ IMPOSSIBLE: dict[str, tuple[Forge, str]] = {
 }
 
 
+@pytest.mark.statement(15)
 @pytest.mark.parametrize("what", IMPOSSIBLE)
 def test_an_impossible_batch_is_refused_whole_and_read_again(
     open_link: Callable[..., Link], what: str, caplog: pytest.LogCaptureFixture
@@ -283,6 +284,7 @@ def test_an_impossible_batch_is_refused_whole_and_read_again(
     assert (link.server.follow_count, link.source.failure_count) == (2, 1)
 
 
+@pytest.mark.statement(15)
 @pytest.mark.parametrize("fault", [duplicated, swapped])
 def test_batches_that_come_twice_or_in_another_order_are_never_applied_twice(
     open_link: Callable[..., Link], fault: Fault

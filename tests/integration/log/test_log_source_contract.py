@@ -95,6 +95,7 @@ def assert_joined(batches: list[OpBatch], since: int) -> None:
         assert all(batch.mark.after < seq <= batch.mark.through for seq in seqs_in([batch]))
 
 
+@pytest.mark.statement(1)
 def test_stream_from_zero_gives_every_op_in_ascending_order(bench: Bench) -> None:
     batches = list(bench.source(filled_log([1, 1, 1])).stream(0))
     assert seqs_in(batches) == [1, 2, 3]
@@ -102,20 +103,24 @@ def test_stream_from_zero_gives_every_op_in_ascending_order(bench: Bench) -> Non
     assert_joined(batches, 0)
 
 
+@pytest.mark.statement(2, 82)
 def test_stream_gives_only_ops_after_since(bench: Bench) -> None:
     assert seqs_in(bench.source(filled_log([1, 1])).stream(1)) == [2]
 
 
+@pytest.mark.statement(3)
 def test_stream_from_the_newest_seq_is_empty(bench: Bench) -> None:
     assert seqs_in(bench.source(filled_log([3])).stream(3)) == []
 
 
+@pytest.mark.statement(4, 99)
 def test_stream_from_above_the_newest_seq_is_a_gap(bench: Bench) -> None:
     with pytest.raises(LogGap) as caught:
         list(bench.source(filled_log([3])).stream(4))
     assert (caught.value.requested, caught.value.lineage) == (4, LINEAGE)
 
 
+@pytest.mark.statement(5, 13)
 def test_latest_seq_is_the_newest_one_at_the_time_of_the_call(bench: Bench) -> None:
     log = filled_log([5])
     source = bench.source(log)
@@ -124,6 +129,32 @@ def test_latest_seq_is_the_newest_one_at_the_time_of_the_call(bench: Bench) -> N
     assert source.latest_seq() == 6
 
 
+@pytest.mark.statement(6)
+def test_an_op_after_latest_seq_was_asked_for_is_given_all_the_same(bench: Bench) -> None:
+    log = filled_log([5])
+    source = bench.source(log)
+    assert source.latest_seq() == 5
+    commit(log)
+    assert seqs_in(source.stream(0)) == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.statement(84)
+def test_a_table_without_ops_gives_an_empty_stream(bench: Bench) -> None:
+    source = bench.source(new_log())
+    assert (seqs_in(source.stream(0)), source.latest_seq()) == ([], 0)
+
+
+@pytest.mark.statement(98)
+def test_a_source_read_to_its_end_gives_what_comes_later_from_there(bench: Bench) -> None:
+    log = filled_log([1] * 50)
+    source = bench.source(log)
+    assert seqs_in(source.stream(0)) == list(range(1, 51))
+    for _ in range(50):
+        commit(log)
+    assert seqs_in(source.stream(50)) == list(range(51, 101))
+
+
+@pytest.mark.statement(8)
 def test_a_bounded_stream_ends_at_the_seq_it_was_opened_at(bench: Bench) -> None:
     log = filled_log([1] * 5)
     stream = bench.source(log).stream(0)
@@ -134,6 +165,7 @@ def test_a_bounded_stream_ends_at_the_seq_it_was_opened_at(bench: Bench) -> None
     assert batches[-1].mark.through == 5
 
 
+@pytest.mark.statement(9)
 def test_a_bounded_stream_ends_while_a_writer_goes_on(bench: Bench) -> None:
     log = filled_log([100])
     over = threading.Event()
@@ -152,27 +184,33 @@ def test_a_bounded_stream_ends_while_a_writer_goes_on(bench: Bench) -> None:
     assert seqs_in(batches) == list(range(1, batches[-1].mark.through + 1))
 
 
+@pytest.mark.statement(10)
 def test_more_ops_than_one_batch_holds_come_once_and_ascending(bench: Bench) -> None:
     batches = list(bench.source(filled_log([10_000, 1, 5_000])).stream(0))
     assert seqs_in(batches) == list(range(1, 15_002))
     assert_joined(batches, 0)
 
 
+@pytest.mark.statement(11, 12)
 def test_deletes_carry_their_key_and_their_pre_image(bench: Bench) -> None:
     log = filled_log([1])
     log.append(op_batch([2], op="DELETE"), through=2, commit_time_us=2)
-    records = [record for batch in bench.source(log).stream(1) for record in batch.records()]
+    records = [record for batch in bench.source(log).stream(0) for record in batch.records()]
     assert [(record.op, record.pk_bytes, record.row) for record in records] == [
-        (Op.DELETE, bytes.fromhex("8000000000000002"), {"id": 2, "v": 2})
+        (Op.INSERT, bytes.fromhex("8000000000000001"), {"id": 1, "v": 1}),
+        (Op.DELETE, bytes.fromhex("8000000000000002"), {"id": 2, "v": 2}),
     ]
 
 
+@pytest.mark.statement(13, 14, 79, 80)
 def test_a_gap_says_what_was_asked_for_what_there_is_and_why(bench: Bench) -> None:
-    with pytest.raises(LogGap) as caught:
-        list(bench.source(new_log(start=1000)).stream(500))
-    gap = caught.value
-    assert (gap.requested, gap.earliest_available, gap.lineage) == (500, 1000, LINEAGE)
-    assert "500" in str(gap) and "1000" in str(gap) and gap.reason in str(gap)
+    source = bench.source(new_log(start=1000))
+    for _ in range(2):
+        with pytest.raises(LogGap) as caught:
+            list(source.stream(500))
+        gap = caught.value
+        assert (gap.requested, gap.earliest_available, gap.lineage) == (500, 1000, LINEAGE)
+        assert "500" in str(gap) and "1000" in str(gap) and gap.reason in str(gap)
 
 
 def test_a_source_knows_lineage_and_schema_of_a_log_that_begins_late(bench: Bench) -> None:
@@ -315,6 +353,75 @@ def test_the_clock_of_the_origin_is_known_within_its_error(bench: Bench) -> None
     assert abs(distance) <= error + 50_000
 
 
+@pytest.mark.statement(83, 95, 97)
+@pytest.mark.parametrize(
+    ("op_count", "batch_size", "sizes"),
+    [(5, 2, [2, 2, 1]), (500, 100, [100] * 5), (500, 10_000, [500]), (250, 7, [7] * 35 + [5])],
+)
+@pytest.mark.parametrize("is_one_commit", [True, False])
+def test_batches_have_the_size_asked_for_and_each_begins_where_the_last_one_ended(
+    op_count: int, batch_size: int, sizes: list[int], is_one_commit: bool
+) -> None:
+    log = filled_log([op_count] if is_one_commit else [1] * op_count)
+    source = InProcessLogSource(log).with_batch_size(batch_size)
+    batches = list(source.stream(0))
+    assert [batch.ops.num_rows for batch in batches] == sizes
+    assert seqs_in(batches) == list(range(1, op_count + 1))
+    assert_joined(batches, 0)
+    assert list(source.stream(op_count)) == []
+
+
+@pytest.mark.statement(95, 97)
+@pytest.mark.parametrize("size", [1, 100, 499, 500])
+def test_a_stream_can_be_left_and_taken_up_again_at_the_position_reached(size: int) -> None:
+    source = InProcessLogSource(filled_log([1] * 500)).with_batch_size(size)
+    position, found = 0, list[OpBatch]()
+    while position < 500:
+        batch = next(iter(source.stream(position)))
+        found.append(batch)
+        position = batch.mark.through
+    assert seqs_in(found) == list(range(1, 501))
+    assert_joined(found, 0)
+
+
+class CountingLog(OpLog):
+    """An `OpLog` that counts the ops it gives out."""
+
+    given = 0
+
+    def read(
+        self, since: int, through: int | None, byte_limit: int, schema_version: int | None = None
+    ) -> OpBatch:
+        batch = super().read(since, through, byte_limit, schema_version)
+        self.given += batch.ops.num_rows
+        return batch
+
+
+def counting_log(op_count: int) -> CountingLog:
+    log = CountingLog("orders", LINEAGE, SCHEMA, bytes_max=1 << 30, clock_us=lambda: NOW_US)
+    for _ in range(op_count):
+        commit(log)
+    return log
+
+
+@pytest.mark.statement(96)
+def test_draining_in_small_batches_reads_each_op_once() -> None:
+    log = counting_log(10_000)
+    began = time.monotonic()
+    batches = list(InProcessLogSource(log).with_batch_size(1024).stream(0))
+    assert time.monotonic() - began < 5
+    assert seqs_in(batches) == list(range(1, 10_001))
+    assert log.given == 10_000
+
+
+@pytest.mark.statement(99)
+def test_a_stream_from_the_newest_seq_reads_no_op() -> None:
+    log = counting_log(3)
+    assert list(InProcessLogSource(log).stream(3)) == []
+    assert log.given == 0
+
+
+@pytest.mark.statement(7)
 @pytest.mark.parametrize("size", [0, 1, 2, 3])
 def test_a_batch_size_below_one_acts_as_one(size: int) -> None:
     source = InProcessLogSource(filled_log([3])).with_batch_size(size)

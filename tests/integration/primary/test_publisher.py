@@ -77,6 +77,33 @@ def test_each_publication_holds_exactly_the_rows_at_its_seq(engine: Engine, publ
         assert base_rows(publisher, engine) == rows(engine)
 
 
+@pytest.mark.statement(86, 87, 88, 90, 91)
+def test_a_publication_changes_nothing_of_the_feed(engine: Engine, publisher: Publisher) -> None:
+    """The engine's own feed loses and relabels ops when it flushes."""
+    expected = []
+    for op, sql, key, value in (
+        ("INSERT", "INSERT INTO t VALUES (1, 'a')", 1, "a"),
+        ("INSERT", "INSERT INTO t VALUES (2, 'b')", 2, "b"),
+        ("UPDATE", "UPDATE t SET a = 'c' WHERE id = 1", 1, "c"),
+        ("DELETE", "DELETE FROM t WHERE id = 1", 1, "c"),
+        ("INSERT", "INSERT INTO t VALUES (1, 'd')", 1, "d"),
+    ):
+        before = engine.feed("t").high_water
+        engine.write(sql)
+        expected.append((op, key, value))
+        assert ops_after(engine, before) == expected[-1:]
+        publisher.publish_all()
+        assert ops_after(engine, before) == expected[-1:]
+        assert ops_after(engine, 0) == expected
+
+
+def ops_after(engine: Engine, since: int) -> list[tuple[object, ...]]:
+    """`(op, id, a)` of each op, whose seqs come one after the other."""
+    ops = engine.feed("t").read(since, None, 1 << 20).ops.to_pylist()
+    assert [op["seq"] for op in ops] == list(range(since + 1, since + 1 + len(ops)))
+    return [(op["op"], op["id"], op["a"]) for op in ops]
+
+
 def test_a_mirror_goes_on_after_a_restart(engine: Engine, publisher: Publisher) -> None:
     engine.write("INSERT INTO t VALUES (1, 'a')")
     publisher.publish_all()

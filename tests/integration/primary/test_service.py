@@ -87,6 +87,7 @@ def test_the_table_list_says_positions(service: PrimaryService) -> None:
     assert (service.product, service.read_only_reason) == ("primary", None)
 
 
+@pytest.mark.statement(111)
 def test_a_closed_service_says_so(service: PrimaryService) -> None:
     service.close()
     with pytest.raises(Closed):

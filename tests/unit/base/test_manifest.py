@@ -54,9 +54,18 @@ def test_manifest_keeps_what_a_reader_needs() -> None:
     assert manifest.schema["columns"] == []
     assert manifest.base_seq == 14
     assert manifest.files == (
-        DataFile("data/L1/a.parquet", 900, 9, 1, 1, 9, b"", b"", None),
+        DataFile("data/L1/a.parquet", 900, 9, 1, 1, 9, b"", b"", None, is_dual=False),
         DataFile(
-            "data/L0/b.parquet", 500, 5, 0, 10, 14, b"a", b"b", ByteRange("data/L0/b.dv-7.puffin", 4, 44)
+            "data/L0/b.parquet",
+            500,
+            5,
+            0,
+            10,
+            14,
+            b"a",
+            b"b",
+            ByteRange("data/L0/b.dv-7.puffin", 4, 44),
+            is_dual=True,
         ),
     )
 
@@ -90,7 +99,6 @@ def test_bytes_after_the_payload_are_ignored() -> None:
         (b"PAR1 and more", BaseError, "magic is 50 41 52 31"),
         (b"PAR1", BaseError, "magic is 50 41 52 31"),
         (frame(b"", version=2), BaseError, "format version 2, supported is 1"),
-        (b'{"format_version": 3}', BaseError, "legacy JSON manifest"),
         (frame(b"\xff\xff\xff"), BaseError, "no manifest protobuf"),
     ],
 )

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flight_replica.base.manifest import DataFile
-from flight_replica.base.newest import Versions, dead_rows, overlapping
+from flight_replica.base.newest import Versions, dead_rows
 from flight_replica.errors import BaseError
 
 Row = tuple[bytes, int, bool]  # key, seq, is put
@@ -29,10 +28,6 @@ def dead(*files: Versions) -> list[list[int]]:
     return [positions.tolist() for positions in dead_rows(files, [NOTHING] * len(files))]
 
 
-def data_file(key_min: bytes, key_max: bytes) -> DataFile:
-    return DataFile("x", 0, 0, 0, 0, 0, key_min, key_max, None)
-
-
 @pytest.mark.parametrize("seq", [0, 1, 255, 256, 1_000_000, 2**56 - 1])
 def test_internal_key_splits_into_key_seq_and_op(seq: int) -> None:
     found = versions((b"", seq, True), (b"\0\xff\0\0", seq, False))
@@ -50,6 +45,7 @@ def test_impossible_internal_key_is_refused(ikey: bytes, message: str) -> None:
         Versions.from_internal_keys(pa.chunked_array([[ikey]], pa.binary()), "x")
 
 
+@pytest.mark.statement(125)
 def test_tombstone_hides_the_put_of_another_file_and_itself() -> None:
     assert dead(versions((b"a", 1, True), (b"b", 2, True)), versions((b"b", 3, False))) == [[1], [0]]
 
@@ -76,14 +72,6 @@ def test_files_without_rows_are_fine() -> None:
     assert dead() == []
     assert dead(versions()) == [[]]
     assert dead(versions(), versions((b"a", 1, True))) == [[], []]
-
-
-def test_groups_hold_files_whose_key_ranges_touch() -> None:
-    files = [data_file(b"m", b"p"), data_file(b"a", b"c"), data_file(b"p", b"z"), data_file(b"d", b"e")]
-    assert list(overlapping(files)) == [[1], [3], [0, 2]]
-    assert list(overlapping([data_file(b"a", b"z"), data_file(b"b", b"c"), data_file(b"y", b"y")])) == [
-        [0, 1, 2]
-    ]
 
 
 rows = st.tuples(st.sampled_from([b"", b"a", b"aa", b"b"]), st.integers(1, 12), st.integers(0, 2).map(bool))

@@ -128,6 +128,7 @@ def test_a_setting_that_cant_work_is_refused(setting: dict[str, float]) -> None:
         PrimarySettings(**setting)  # type: ignore[arg-type]
 
 
+@pytest.mark.statement(111)
 def test_a_closed_engine_refuses_writes(engine: Engine) -> None:
     engine.close()
     engine.close()
@@ -138,6 +139,7 @@ def test_a_closed_engine_refuses_writes(engine: Engine) -> None:
 # --- feeds ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.statement(78, 81)
 def test_ops_have_consecutive_seqs_and_a_statement_is_one_commit(engine: Engine) -> None:
     engine.write(CREATE)
     assert engine.write("INSERT INTO t VALUES (1, 'a'), (2, 'b'), (3, 'c')").seq == 3
@@ -157,6 +159,19 @@ def test_ops_have_consecutive_seqs_and_a_statement_is_one_commit(engine: Engine)
     assert (batch.mark.through, batch.mark.commit_through, batch.mark.high_water) == (5, 5, 5)
 
 
+@pytest.mark.statement(109, 110)
+def test_seqs_begin_with_1_and_a_write_is_answered_with_the_last_one_of_its_commit(engine: Engine) -> None:
+    engine.write(CREATE)
+    feed = engine.feed("t")
+    assert feed.high_water == 0
+    assert (engine.write("INSERT INTO t VALUES (1, '')").seq, feed.high_water) == (1, 1)
+    assert engine.write("INSERT INTO t VALUES (2, ''), (3, ''), (4, ''), (5, '')").seq == 5
+    assert (feed.high_water, feed.read(1, None, BYTES).ops["seq"].to_pylist()) == (5, [2, 3, 4, 5])
+    assert engine.write("INSERT INTO t SELECT 6, '' WHERE false").seq == 5
+    assert engine.write("DELETE FROM t WHERE id = 1").seq == 6
+
+
+@pytest.mark.statement(85, 90)
 def test_a_delete_carries_the_row_that_it_removed(engine: Engine) -> None:
     engine.write(CREATE)
     engine.write("INSERT INTO t VALUES (1, 'a')")
@@ -215,6 +230,7 @@ def test_a_wait_ends_with_the_next_commit(engine: Engine) -> None:
     assert engine.feed("t").wait(0, timeout_seconds=10.0)
 
 
+@pytest.mark.statement(4)
 def test_a_since_above_the_newest_seq_is_a_gap(engine: Engine) -> None:
     engine.write(CREATE)
     engine.write("INSERT INTO t VALUES (1, '')")
@@ -241,6 +257,7 @@ def write_commits(engine: Engine, count: int) -> None:
         engine.write(f"INSERT INTO t VALUES ({2 * number}, ''), ({2 * number + 1}, '')")
 
 
+@pytest.mark.statement(79, 80)
 def test_retention_by_count_trims_to_the_end_of_a_commit(engine: Engine) -> None:
     write_commits(engine, 5)
     engine.write("INSERT INTO t VALUES (100, '')")  # 11 ops, 4 are kept, and what their commit has besides
@@ -278,6 +295,7 @@ def test_low_water_outlives_a_restart(engine: Engine) -> None:
     engine.close()
 
 
+@pytest.mark.statement("72a")
 def test_a_reader_overtaken_by_retention_gets_a_gap_before_anything_is_trimmed(engine: Engine) -> None:
     write_commits(engine, 5)
     feed = engine.feed("t")
@@ -322,6 +340,7 @@ def test_an_added_column_fills_older_ops_with_its_default(engine: Engine) -> Non
     engine.close()
 
 
+@pytest.mark.statement(112)
 def test_rows_ops_and_seqs_outlive_a_restart(engine: Engine) -> None:
     write_commits(engine, 2)
     lineage = engine.feed("t").lineage
@@ -378,6 +397,7 @@ def test_names_are_found_whatever_their_case(engine: Engine) -> None:
     assert engine.feed("orders").high_water == 1
 
 
+@pytest.mark.statement(122)
 def test_bound_floats_keep_the_sign_of_zero(engine: Engine) -> None:
     engine.write("CREATE TABLE f (d DOUBLE PRIMARY KEY)")
     engine.write("INSERT INTO f VALUES (?)", pa.table({"d": [0.0, -0.0]}))

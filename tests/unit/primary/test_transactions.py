@@ -63,6 +63,7 @@ def test_writes_show_to_their_transaction_alone_until_commit(
     assert rows(service) == [(2, "b!"), (3, "c!")]
 
 
+@pytest.mark.statement(89)
 def test_a_transaction_is_one_commit_of_the_feed_with_every_statement_in_order(
     service: PrimaryService, transaction: ClientTransaction
 ) -> None:
@@ -79,6 +80,17 @@ def test_a_transaction_is_one_commit_of_the_feed_with_every_statement_in_order(
     ]
     ends = [service.feed("t").read(2, through, BYTES).mark.commit_through for through in range(3, 7)]
     assert ends == [3, 3, 3, 6]
+
+
+@pytest.mark.statement(92)
+def test_a_row_that_comes_and_goes_in_one_transaction_is_the_delete_s_pre_image(
+    service: PrimaryService, transaction: ClientTransaction
+) -> None:
+    transaction.write("INSERT INTO t VALUES (3, 'c')")
+    transaction.write("DELETE FROM t WHERE id = 3")
+    transaction.commit()
+    assert ops(service, 2) == [(3, "INSERT", "c"), (4, "DELETE", "c")]
+    assert rows(service) == [(1, "a"), (2, "b")]
 
 
 def test_what_was_not_committed_leaves_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def ops_after(engine: Engine, since: int, table: str = "t") -> list[tuple[Op, ob
 # --- what statements do -----------------------------------------------------------------------------
 
 
+@pytest.mark.statement(118)
 def test_insert_fills_columns_that_it_doesnt_name_with_their_default(engine: Engine) -> None:
     engine.write("INSERT INTO t(id) VALUES (4)")
     engine.write("INSERT INTO t VALUES (5, DEFAULT, DEFAULT)")
@@ -125,6 +127,22 @@ def test_insert_select_reads_its_own_table_as_it_was(engine: Engine) -> None:
     assert names(engine)[3:] == ["13:three"]
 
 
+@pytest.mark.statement(78, 81, 89)
+def test_an_op_is_an_insert_or_an_update_by_whether_the_key_is_there(engine: Engine) -> None:
+    for sql in (
+        "INSERT OR REPLACE INTO t(id, a) VALUES (7, 'x')",
+        "INSERT OR REPLACE INTO t(id, a) VALUES (7, 'x')",
+        "INSERT OR REPLACE INTO t(id, a) VALUES (8, 'y')",
+        "DELETE FROM t WHERE id = 7",
+        "INSERT OR REPLACE INTO t(id, a) VALUES (7, 'z')",
+    ):
+        engine.write(sql)
+    found = [(Op.INSERT, 7), (Op.UPDATE, 7), (Op.INSERT, 8), (Op.DELETE, 7), (Op.INSERT, 7)]
+    assert ops_after(engine, 3) == found
+    assert engine.feed("t").read(3, None, BYTES).ops["seq"].to_pylist() == [4, 5, 6, 7, 8]
+    assert [str(op) for op in Op] == ["INSERT", "UPDATE", "DELETE"]
+
+
 def test_update_says_its_new_rows(engine: Engine) -> None:
     assert engine.write("UPDATE t SET a = upper(a) WHERE id >= 2").rows_affected == 2
     assert names(engine) == ["1:one", "2:TWO", "3:THREE"]
@@ -168,6 +186,7 @@ def test_delete_takes_sub_selects(engine: Engine) -> None:
     assert names(engine) == ["2:two", "3:three"]
 
 
+@pytest.mark.statement(93)
 def test_a_statement_that_changes_nothing_takes_no_seq(engine: Engine) -> None:
     assert engine.write("DELETE FROM t WHERE id = 77").seq == 3
     assert engine.write("UPDATE t SET a = '' WHERE id = 77").rows_affected == 0
@@ -260,6 +279,7 @@ def test_one_row_of_values_becomes_a_select(sql: str, expected: str | None) -> N
 # --- bad input --------------------------------------------------------------------------------------
 
 
+@pytest.mark.statement(118, 119)
 @pytest.mark.parametrize(
     ("sql", "error", "message"),
     [
@@ -285,6 +305,9 @@ def test_one_row_of_values_becomes_a_select(sql: str, expected: str | None) -> N
         ("SELECT 1", NotAllowed, "SELECT"),
         ("DROP TABLE nope", TableNotFound, "nope"),
         ("ALTER TABLE nope ADD COLUMN x INTEGER", TableNotFound, "nope"),
+        ("ALTER TABLE t ADD COLUMN a INTEGER", InvalidStatement, "table 't': column name 'a' exists already"),
+        ("ALTER TABLE t ADD COLUMN id TEXT", InvalidStatement, "table 't': column name 'id' exists already"),
+        ("ALTER TABLE t ADD COLUMN x INTEGER NOT NULL", NotAllowed, "'x': an added column is nullable or"),
         ("ALTER TABLE t ADD COLUMN A INTEGER", InvalidStatement, "'A' equals 'a' but for case"),
         ("ALTER TABLE t ADD COLUMN op INTEGER", InvalidStatement, "'op' is reserved"),
         ("CREATE TABLE T (id INTEGER PRIMARY KEY)", InvalidStatement, "table 't' exists already"),
@@ -313,10 +336,26 @@ def test_bad_input_is_a_clear_error_and_changes_nothing(
     assert engine.write("INSERT INTO t(id) VALUES (4)").seq == 4
 
 
+@pytest.mark.statement(122)
 def test_nan_in_a_key_is_refused(engine: Engine) -> None:
     engine.write("CREATE TABLE f (d DOUBLE PRIMARY KEY)")
     with pytest.raises(ConstraintViolation, match="table 'f': key column 'd' has a NaN"):
         engine.write("INSERT INTO f VALUES ('nan')")
+
+
+@pytest.mark.statement(122)
+@pytest.mark.parametrize(
+    ("name", "kind", "smallest"), [("DOUBLE", pa.float64(), 5e-324), ("REAL", pa.float32(), 2.0**-149)]
+)
+def test_every_float_that_is_a_number_is_a_key_of_its_own(
+    engine: Engine, name: str, kind: pa.DataType, smallest: float
+) -> None:
+    engine.write(f"CREATE TABLE f (d {name} PRIMARY KEY)")
+    values = [0.0, -0.0, math.inf, -math.inf, smallest, -smallest]
+    assert engine.write("INSERT INTO f VALUES (?)", pa.table({"d": pa.array(values, kind)})).seq == 6
+    ops = engine.feed("f").read(0, None, BYTES).ops
+    assert [repr(value) for value in ops["d"].to_pylist()] == [repr(value) for value in values]
+    assert len(set(ops["pk_bytes"].to_pylist())) == 6
 
 
 def test_if_exists_and_if_not_exists_do_nothing_twice(engine: Engine) -> None:
@@ -326,6 +365,7 @@ def test_if_exists_and_if_not_exists_do_nothing_twice(engine: Engine) -> None:
     assert engine.table("t").schema.names == ("id", "a", "n")
 
 
+@pytest.mark.statement(117, 118)
 @pytest.mark.parametrize(
     ("declaration", "value"),
     [

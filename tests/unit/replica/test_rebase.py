@@ -18,7 +18,7 @@ import pytest
 
 from flight_replica.errors import BaseNotUsable, Closed, FeedError, LogGap, NotCaughtUp, TimedOut
 from flight_replica.replica.replica import Replica
-from flight_replica.replica.stats import Recovered, ReplicaStats
+from flight_replica.replica.stats import Advanced, Recovered, ReplicaStats
 from flight_replica.schema import Column
 from flight_replica.state.workspace import Workspace
 from tests.bases import Fault, FaultyLog, SmallTable, assert_same, delete, put, sorted_by_key
@@ -68,10 +68,11 @@ def state_folders(tmp_path: Path) -> int:
 # --- what a rebase brings -----------------------------------------------------------------------------
 
 
+@pytest.mark.statement(46, 47, 48, 53, 70)
 @each_way
 def test_a_newer_base_and_the_ops_after_it_become_visible(
     rebase: Rebase, replica: Replica, primary: SmallTable, log: FaultyLog, tmp_path: Path
-) -> None:  # 46, 47, 48, 53, 70
+) -> None:
     primary.commit(put(4, 40), delete(1))
     primary.flush()
     primary.commit(put(5, 50))
@@ -83,17 +84,17 @@ def test_a_newer_base_and_the_ops_after_it_become_visible(
     assert state_folders(tmp_path) == 1
 
 
-def test_results_say_where_the_new_state_stands(replica: Replica, primary: SmallTable) -> None:  # 53, 70
+@pytest.mark.statement(53, 70)
+def test_results_say_where_the_new_state_stands(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     primary.flush()
     primary.commit(put(5, 50))
     assert replica.rebase_hotswap() == (4, 5)
-    assert replica.recover_from_log_gap() == 4
+    assert replica.recover_from_log_gap() == replica.base_seq == 4
 
 
-def test_a_rebase_without_a_newer_base_gives_the_same_view(
-    replica: Replica, primary: SmallTable
-) -> None:  # 49
+@pytest.mark.statement(49)
+def test_a_rebase_without_a_newer_base_gives_the_same_view(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     replica.advance()
     replica.rebase()
@@ -101,15 +102,18 @@ def test_a_rebase_without_a_newer_base_gives_the_same_view(
     assert_at(replica, primary, 4)
 
 
-def test_only_hot_swaps_are_counted(replica: Replica, primary: SmallTable) -> None:  # 50, 57, 58
+@pytest.mark.statement(50, 57, 58, 74)
+def test_only_hot_swaps_are_counted(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     primary.flush()
     replica.rebase()
     assert (replica.stats.rebase_count, replica.stats.last_rebase_warmup_millis) == (0, 0)
+    primary.commit(put(5, 50))
+    primary.flush()
     primary.base.before_load = lambda: threading.Event().wait(0.02)
     replica.rebase_hotswap()
     stats = replica.stats
-    assert (stats.rebase_count, stats.tail_length, stats.base_seq) == (1, 0, 4)
+    assert (stats.rebase_count, stats.tail_length, stats.base_seq) == (1, 0, 5)
     assert stats.last_rebase_warmup_millis >= 20
 
 
@@ -132,9 +136,8 @@ def test_an_added_column_comes_with_the_base_or_the_log(
 # --- reading meanwhile --------------------------------------------------------------------------------
 
 
-def test_the_old_state_serves_while_the_new_one_loads(
-    replica: Replica, primary: SmallTable
-) -> None:  # 54, 55
+@pytest.mark.statement(54, 55)
+def test_the_old_state_serves_while_the_new_one_loads(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     primary.flush()
     loading, go_on = threading.Event(), threading.Event()
@@ -155,18 +158,21 @@ def test_the_old_state_serves_while_the_new_one_loads(
     assert replica.base_seq == 4
 
 
+@pytest.mark.statement(56)
 def test_a_reader_keeps_the_old_state_until_it_is_done(
     replica: Replica, primary: SmallTable, tmp_path: Path
-) -> None:  # 56
+) -> None:
+    primary.commit(put(4, 40))
+    replica.advance()
     view = replica.view()
-    primary.commit(delete(1))
+    primary.commit(delete(1), put(4, 41))
     primary.flush()
     replica.rebase_hotswap()
     assert state_folders(tmp_path) == 2
-    assert_same(sorted_by_key(view.execute("FROM t").read_all(), primary.schema), primary.rows_at(3))
+    assert_same(sorted_by_key(view.execute("FROM t").read_all(), primary.schema), primary.rows_at(4))
     view.close()
     assert state_folders(tmp_path) == 1
-    assert_at(replica, primary, 4)
+    assert_at(replica, primary, 6)
 
 
 def test_ops_applied_while_the_new_state_loads_are_in_it(replica: Replica, primary: SmallTable) -> None:
@@ -182,9 +188,10 @@ def test_ops_applied_while_the_new_state_loads_are_in_it(replica: Replica, prima
     assert_at(replica, primary, 5)
 
 
+@pytest.mark.statement(62)
 def test_a_continuous_writer_does_not_keep_a_hot_swap_from_ending(
     replica: Replica, primary: SmallTable
-) -> None:  # 62
+) -> None:
     for key in range(4, 51):
         primary.commit(put(key, key))
     primary.flush()
@@ -236,9 +243,8 @@ def test_two_rebases_at_once_leave_the_newer_base(replica: Replica, primary: Sma
 # --- gaps ---------------------------------------------------------------------------------------------
 
 
-def test_a_gap_is_recovered_by_a_newer_base(
-    replica: Replica, primary: SmallTable, log: FaultyLog
-) -> None:  # 69
+@pytest.mark.statement(69)
+def test_a_gap_is_recovered_by_a_newer_base(replica: Replica, primary: SmallTable, log: FaultyLog) -> None:
     primary.commit(put(4, 40))
     primary.commit(delete(1))
     primary.flush()
@@ -248,9 +254,10 @@ def test_a_gap_is_recovered_by_a_newer_base(
     assert_at(replica, primary, 5)
 
 
+@pytest.mark.statement(63)
 def test_a_gap_behind_the_newer_base_is_tolerated_where_it_is_new_enough(
     replica: Replica, primary: SmallTable, log: FaultyLog
-) -> None:  # 63, but visible_seq doesn't go back
+) -> None:
     primary.commit(put(4, 40))
     replica.advance()
     primary.flush()
@@ -258,10 +265,11 @@ def test_a_gap_behind_the_newer_base_is_tolerated_where_it_is_new_enough(
     assert replica.rebase_hotswap() == (4, 4)
 
 
+@pytest.mark.statement(52, 63, 67)
 @pytest.mark.parametrize("rebase", [*ALL, Replica.advance_or_recover], ids=lambda way: way.__name__)
 def test_a_state_older_than_the_served_one_is_refused(
     rebase: Rebase, forgetful: Replica, primary: SmallTable, log: FaultyLog, tmp_path: Path
-) -> None:  # instead of 52, 63 and 67
+) -> None:
     primary.commit(put(4, 40))
     primary.flush()
     primary.commit(put(5, 50))
@@ -289,12 +297,13 @@ def test_the_replica_s_own_history_bridges_a_gap_between_base_and_log(
     assert_at(replica, primary, 5)
 
 
+@pytest.mark.statement(73)
 @pytest.mark.parametrize(
     "recover", [Replica.recover_from_log_gap, Replica.advance_or_recover], ids=lambda way: way.__name__
 )
 def test_recovery_needs_a_newer_base_even_where_the_history_would_do(
     recover: Rebase, replica: Replica, primary: SmallTable, log: FaultyLog
-) -> None:  # 73: to come back to the same seq would be no recovery
+) -> None:  # to come back to the same seq would be no recovery
     primary.commit(put(4, 40))
     replica.advance()
     log.fault = Fault.GAP
@@ -304,13 +313,29 @@ def test_recovery_needs_a_newer_base_even_where_the_history_would_do(
     assert replica.stats == ReplicaStats(4, 3, 1, 0, 0)
 
 
+@pytest.mark.statement(73)
+def test_a_replica_that_is_behind_again_and_again_counts_each_recovery(
+    replica: Replica, primary: SmallTable
+) -> None:
+    for round_ in (1, 2, 3):
+        primary.commit(put(round_, -round_))
+        seq = primary.flush()
+        primary.feed.trim(seq)
+        assert replica.advance_or_recover() == Recovered(seq)
+        assert replica.stats.rebase_count == round_
+        assert_at(replica, primary, seq)
+    assert replica.advance_or_recover() == Advanced()
+    assert replica.stats.rebase_count == 3
+
+
 # --- failures -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.statement(52, 64)
 @each_way
 def test_a_log_that_fails_leaves_the_old_state(
     rebase: Rebase, replica: Replica, primary: SmallTable, log: FaultyLog, tmp_path: Path
-) -> None:  # 64, and instead of 52
+) -> None:
     primary.commit(put(4, 40))
     replica.advance()
     primary.flush()
@@ -325,10 +350,11 @@ def test_a_log_that_fails_leaves_the_old_state(
     assert state_folders(tmp_path) == 1
 
 
+@pytest.mark.statement(51, 65)
 @each_way
 def test_a_base_that_cannot_be_loaded_leaves_the_old_state(
     rebase: Rebase, replica: Replica, primary: SmallTable, tmp_path: Path
-) -> None:  # 51, 65
+) -> None:
     primary.commit(put(4, 40))
     primary.flush()
     primary.base.error = BaseNotUsable("half written")
@@ -343,17 +369,19 @@ def test_a_base_that_cannot_be_loaded_leaves_the_old_state(
     assert state_folders(tmp_path) == 1
 
 
-def test_the_default_deadline_is_60_seconds_and_none_is_none(replica: Replica) -> None:  # 59
+@pytest.mark.statement(59)
+def test_the_default_deadline_is_60_seconds_and_none_is_none(replica: Replica) -> None:
     assert replica.rebase_timeout == 60
     replica.set_rebase_timeout(None)
     assert replica.rebase_timeout is None
     assert replica.rebase_hotswap() == (3, 3)
 
 
+@pytest.mark.statement(60, 61)
 @each_way
 def test_a_log_that_says_nothing_costs_no_more_than_the_deadline(
     rebase: Rebase, replica: Replica, primary: SmallTable, log: FaultyLog, tmp_path: Path
-) -> None:  # 60, 61
+) -> None:
     log.fault = Fault.HANG
     replica.set_rebase_timeout(0.1)
     began = time.monotonic()
@@ -366,9 +394,10 @@ def test_a_log_that_says_nothing_costs_no_more_than_the_deadline(
     rebase(replica)
 
 
+@pytest.mark.statement(66)
 def test_the_deadline_covers_the_base_too_and_a_late_base_is_dropped(
     replica: Replica, primary: SmallTable, log: FaultyLog, tmp_path: Path
-) -> None:  # 66
+) -> None:
     go_on = threading.Event()
     primary.base.before_load = lambda: go_on.wait(10)
     log.fault = Fault.HANG  # a stream opened after the deadline must end too
@@ -381,6 +410,27 @@ def test_the_deadline_covers_the_base_too_and_a_late_base_is_dropped(
             thread.join(10)
             assert not thread.is_alive()
     assert state_folders(tmp_path) == 1
+
+
+@pytest.mark.statement(66)
+def test_the_deadline_does_not_cover_the_wait_for_the_swap(replica: Replica, primary: SmallTable) -> None:
+    primary.commit(put(4, 40))
+    primary.flush()
+    replica.set_rebase_timeout(2.0)
+    swapped: list[tuple[int, int]] = []
+    loaded = threading.Event()
+    primary.base.before_load = loaded.set
+    swap = threading.Thread(target=lambda: swapped.append(replica.rebase_hotswap()))
+    with replica.still():
+        swap.start()
+        assert loaded.wait(10)
+        for thread in threading.enumerate():
+            if thread.name == "rebase_hotswap-t":
+                thread.join(10)
+        swap.join(2.1)  # past the deadline
+        assert swap.is_alive() and replica.base_seq == 3
+    swap.join(10)
+    assert swapped == [(4, 4)]
 
 
 def test_closing_ends_a_rebase_under_way(primary: SmallTable, log: FaultyLog, workspace: Workspace) -> None:
@@ -404,7 +454,8 @@ def test_closing_ends_a_rebase_under_way(primary: SmallTable, log: FaultyLog, wo
     assert len(raised) == 1
 
 
-def test_a_gap_that_names_what_was_asked(replica: Replica, log: FaultyLog) -> None:  # 14
+@pytest.mark.statement(14)
+def test_a_gap_that_names_what_was_asked(replica: Replica, log: FaultyLog) -> None:
     log.fault = Fault.GAP
     with pytest.raises(LogGap, match="since 3, earliest available 1000: retention went by"):
         replica.advance()

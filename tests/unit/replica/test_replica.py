@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from uuid import UUID
 
@@ -52,18 +53,24 @@ def rows_of(replica: Replica) -> pa.Table:
     return sorted_by_key(replica.query("SELECT * FROM t").read_all(), replica.schema)
 
 
-def test_open_shows_the_base_and_reads_no_log(
-    replica: Replica, primary: SmallTable, log: FaultyLog
-) -> None:  # 31, 32, 41, 75
-    assert replica.stats == ReplicaStats(3, 3, 0, 0, 0)
+@pytest.mark.statement(31, 32, 41, 74, 75)
+def test_open_shows_the_base_and_reads_no_log(replica: Replica, primary: SmallTable, log: FaultyLog) -> None:
+    assert asdict(replica.stats) == {
+        "visible_seq": 3,
+        "base_seq": 3,
+        "tail_length": 0,
+        "rebase_count": 0,
+        "last_rebase_warmup_millis": 0,
+    }
     assert (replica.visible_seq, replica.base_seq) == (3, 3)
     assert log.opened == []
     assert_same(rows_of(replica), primary.rows_at(3))
 
 
+@pytest.mark.statement(33)
 def test_without_a_base_the_first_advance_replays_from_the_start(
     tmp_path: Path, workspace: Workspace
-) -> None:  # 33
+) -> None:
     primary = SmallTable(tmp_path / "base")
     primary.commit(put(1, 1))
     log = primary.log()
@@ -74,85 +81,104 @@ def test_without_a_base_the_first_advance_replays_from_the_start(
         assert replica.get(1) == {"id": 1, "v": 1}
 
 
-def test_base_and_log_are_read_together_after_advance(
-    replica: Replica, primary: SmallTable
-) -> None:  # 34, 35
+@pytest.mark.statement(34, 35)
+def test_base_and_log_are_read_together_after_advance(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     assert replica.get(4) is None
     replica.advance()
     assert (replica.get(1), replica.get(4)) == ({"id": 1, "v": 10}, {"id": 4, "v": 40})
 
 
+@pytest.mark.statement(36, 37, 39)
 def test_a_key_deleted_in_the_tail_is_gone_whatever_the_base_holds(
     replica: Replica, primary: SmallTable
-) -> None:  # 36, 37, 39
+) -> None:
     primary.commit(delete(2))
     replica.advance()
     assert (replica.get(2), replica.get(1)) == (None, {"id": 1, "v": 10})
     assert_same(rows_of(replica), primary.rows_at(4))
 
 
-def test_the_tail_s_row_counts_before_the_base_s(replica: Replica, primary: SmallTable) -> None:  # 38
+@pytest.mark.statement(38)
+def test_the_tail_s_row_counts_before_the_base_s(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(1, 2))
     replica.advance()
     assert replica.get(1) == {"id": 1, "v": 2}
     assert_same(rows_of(replica), primary.rows_at(4))
 
 
+@pytest.mark.statement(40)
 @pytest.mark.parametrize("key", [(), (1, 2), ("x",), (None,)], ids=repr)
-def test_a_key_of_wrong_arity_or_type_is_refused(replica: Replica, key: tuple[object, ...]) -> None:  # 40
+def test_a_key_of_wrong_arity_or_type_is_refused(replica: Replica, key: tuple[object, ...]) -> None:
     with pytest.raises(SchemaMismatch):
         replica.get(*key)
 
 
+@pytest.mark.statement(28, 41)
 def test_advance_reads_the_log_from_what_is_visible(
     replica: Replica, primary: SmallTable, log: FaultyLog
-) -> None:  # 28, 41
+) -> None:
     primary.commit(put(4, 40))
     replica.advance()
     replica.advance()
     assert log.opened == [3, 4]
 
 
-def test_base_seq_stays_whatever_is_written_and_advanced(
-    replica: Replica, primary: SmallTable
-) -> None:  # 42, 43
+@pytest.mark.statement(6)
+@pytest.mark.parametrize("hint", [0, 1_000_000])
+def test_the_newest_seq_that_a_log_hints_at_bounds_nothing(
+    replica: Replica, primary: SmallTable, log: FaultyLog, hint: int
+) -> None:
+    log.latest_seq = lambda: hint  # type: ignore[method-assign]
+    primary.commit(put(4, 40))
+    replica.advance()
+    replica.rebase_hotswap()
+    assert replica.visible_seq == 4
+    assert_same(rows_of(replica), primary.rows_at(4))
+
+
+@pytest.mark.statement(42, 43)
+def test_base_seq_stays_whatever_is_written_and_advanced(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     primary.flush()
     replica.advance()
     assert (replica.base_seq, replica.visible_seq) == (3, 4)
 
 
-def test_tail_length_counts_ops_not_keys(replica: Replica, primary: SmallTable) -> None:  # 76, 77
+@pytest.mark.statement(76, 77)
+def test_tail_length_counts_ops_not_keys(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     primary.commit(put(4, 41))
     replica.advance()
     assert replica.stats == ReplicaStats(5, 3, 2, 0, 0)
 
 
-def test_advance_or_recover_without_a_gap_is_an_advance(replica: Replica) -> None:  # 68
+@pytest.mark.statement(68)
+def test_advance_or_recover_without_a_gap_is_an_advance(replica: Replica) -> None:
     assert replica.advance_or_recover() == Advanced()
     assert replica.stats.rebase_count == 0
 
 
+@pytest.mark.statement(29, 71)
 @pytest.mark.parametrize("fault", [Fault.ERROR_AT_OPEN, Fault.ERROR_AFTER_ONE])
 def test_an_error_that_is_no_gap_goes_through_with_its_text(
     replica: Replica, primary: SmallTable, log: FaultyLog, fault: Fault
-) -> None:  # 71
+) -> None:
     primary.commit(put(4, 40))
     primary.commit(put(5, 50))
     log.fault = fault
     with pytest.raises(FeedError, match="object-store blip"):
         replica.advance_or_recover()
     assert replica.stats.rebase_count == 0
-    seq = 4 if fault is Fault.ERROR_AFTER_ONE else 3  # batches before the error stay (29)
+    seq = 4 if fault is Fault.ERROR_AFTER_ONE else 3  # batches before the error stay
     assert replica.visible_seq == seq
     assert_same(rows_of(replica), primary.rows_at(seq))
 
 
+@pytest.mark.statement(72)
 def test_advance_on_a_gap_raises_and_resets_nothing(
     replica: Replica, primary: SmallTable, log: FaultyLog
-) -> None:  # 72
+) -> None:
     primary.commit(put(4, 40))
     replica.advance()
     log.fault = Fault.GAP
@@ -163,6 +189,7 @@ def test_advance_on_a_gap_raises_and_resets_nothing(
     assert replica.get(4) == {"id": 4, "v": 40}
 
 
+@pytest.mark.statement(4)
 def test_a_log_behind_the_replica_is_a_gap(tmp_path: Path, primary: SmallTable, workspace: Workspace) -> None:
     restored = SmallTable(tmp_path / "restored")  # the primary lost its history
     with closing(Replica.open(primary.base, restored.log(), workspace=workspace)) as replica:
@@ -172,14 +199,15 @@ def test_a_log_behind_the_replica_is_a_gap(tmp_path: Path, primary: SmallTable, 
         assert_same(rows_of(replica), primary.rows_at(3))
 
 
+@pytest.mark.statement(21, 22)
 @pytest.mark.parametrize("fault", [Fault.DUPLICATE, Fault.FROM_ZERO])
 def test_ops_that_come_again_are_taken_once(
     replica: Replica, primary: SmallTable, log: FaultyLog, fault: Fault
-) -> None:  # 21, 22: an op at or below base_seq never reaches the tail
+) -> None:
     primary.commit(put(4, 40))
     primary.commit(put(4, 41), delete(1))
     log.fault = fault
-    replica.advance()
+    replica.advance()  # an op at or below base_seq never reaches the tail, where it would hide the base's row
     assert replica.stats == ReplicaStats(6, 3, 3, 0, 0)
     assert_same(rows_of(replica), primary.rows_at(6))
 
@@ -223,6 +251,7 @@ def test_a_base_whose_files_are_gone_is_not_opened_and_leaves_nothing(
     assert not list((tmp_path / "data").rglob("*.parquet"))
 
 
+@pytest.mark.statement(45)
 @pytest.mark.parametrize(
     "columns",
     [
@@ -233,7 +262,7 @@ def test_a_base_whose_files_are_gone_is_not_opened_and_leaves_nothing(
 )
 def test_a_base_that_does_not_fit_the_log_s_schema_is_refused(
     columns: tuple[Column, ...], primary: SmallTable, tmp_path: Path, workspace: Workspace
-) -> None:  # 45
+) -> None:
     base = ParquetBase(tmp_path / "other", TableSchema(columns, ("id",)))
     with pytest.raises(SchemaMismatch):
         Replica.open(base, primary.log(), workspace=workspace)
@@ -259,6 +288,17 @@ def test_a_base_with_fewer_columns_than_the_log_is_widened(primary: SmallTable, 
         assert_same(rows_of(replica), primary.rows_at(3))
         replica.advance()
         assert_same(rows_of(replica), primary.rows_at(4))
+
+
+@pytest.mark.statement(124)
+def test_a_range_of_keys_begins_with_its_start_and_ends_before_its_end(
+    replica: Replica, primary: SmallTable
+) -> None:
+    primary.commit(*[put(key, 10 * key) for key in range(4, 11)], delete(2))
+    replica.advance()
+    for start, end, ids in ((3, 7, [3, 4, 5, 6]), (1, 4, [1, 3]), (9, 99, [9, 10]), (5, 5, [])):
+        sql = "SELECT id FROM t WHERE id >= ? AND id < ? ORDER BY id"
+        assert replica.query(sql, [start, end]).read_all()["id"].to_pylist() == ids
 
 
 def test_queries_can_filter_join_and_window_over_base_and_tail(replica: Replica, primary: SmallTable) -> None:
@@ -300,6 +340,7 @@ def test_a_query_that_fails_lets_go_of_its_state(replica: Replica, primary: Smal
     assert replica._slot.retired_count == 0
 
 
+@pytest.mark.statement(111)
 def test_a_closed_replica_says_so_and_close_can_be_repeated(replica: Replica) -> None:
     replica.close()
     replica.close()
@@ -351,6 +392,7 @@ def test_the_history_serves_what_is_visible_to_other_replicas(replica: Replica, 
         replica.history.read(2, None, 1 << 20)
 
 
+@pytest.mark.statement("72a")
 def test_a_batch_after_a_hole_is_never_applied(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     primary.commit(put(5, 50))

@@ -153,6 +153,7 @@ def test_a_wrong_statement_is_an_error_and_the_view_lives_on(replica: Replica, p
         assert_shows(view, primary, 3)
 
 
+@pytest.mark.statement(44)
 @pytest.mark.parametrize(
     "sql", ["INSERT INTO tail_1 VALUES (9, false, 9, 9)", "DELETE FROM position_1", "CREATE TABLE x (i INT)"]
 )

@@ -13,12 +13,12 @@ from flight_replica.sql.database import check_database, open_database
 # What DuckDB leaves after an internal error in one statement is played by a service: the one way known to get
 # there takes a text of over 4 GiB.
 ENDING = """
-from flight_replica import cli
+from flight_replica import listening
 from flight_replica.errors import DatabaseLost
 class Lost:
     def check(self):
         raise DatabaseLost("the database is lost: invalidated")
-cli._end_if_lost(Lost())
+listening._end_if_lost(Lost())
 print("went on")
 """
 

@@ -103,6 +103,7 @@ def test_rows_are_in_key_order_whatever_the_files_order(workspace: Workspace, tm
         assert stored == [(1,), (3,), (5,)]
 
 
+@pytest.mark.statement(20, 21, 25)
 def test_the_newest_op_of_a_key_counts_and_old_ops_are_nothing_new(
     workspace: Workspace, tmp_path: Path
 ) -> None:
@@ -114,6 +115,7 @@ def test_the_newest_op_of_a_key_counts_and_old_ops_are_nothing_new(
         assert state.ops_since_copied == 3
 
 
+@pytest.mark.statement(117)
 def test_an_added_column_has_its_default_in_old_rows(workspace: Workspace, tmp_path: Path) -> None:
     base = base_of(ID_V, tmp_path, pa.array([1], pa.int64()), pa.array([10], pa.int64()))
     wider = TableSchema(

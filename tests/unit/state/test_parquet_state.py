@@ -164,6 +164,7 @@ def test_uuids_inside_lists_come_through(database: duckdb.DuckDBPyConnection, tm
     assert state.get([3]) == {"id": 3, "x": [UUID(int=3)]}
 
 
+@pytest.mark.statement(122)
 def test_minus_zero_and_zero_are_two_keys_in_base_and_tail(
     database: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
@@ -241,6 +242,7 @@ def test_files_of_different_layouts_are_one_table(
     )
 
 
+@pytest.mark.statement(117)
 def test_an_added_column_has_its_default_in_base_and_tail(
     base: ParquetBase, database: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
@@ -328,6 +330,7 @@ def test_a_state_that_cannot_be_made_leaves_no_tables_and_no_files(
     assert leftovers(database, tmp_path / "state") == []
 
 
+@pytest.mark.statement(40)
 def test_a_key_that_does_not_fit_is_refused_before_any_lookup(
     base: ParquetBase, database: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:

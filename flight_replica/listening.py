@@ -1,0 +1,82 @@
+"""A server process of any kind: where it listens, how long it serves, how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Protocol
+
+from flight_replica.errors import ConfigError, DatabaseLost
+from flight_replica.stopping import StopSignal
+
+if TYPE_CHECKING:
+    from flight_replica.access import ServerAccess
+    from flight_replica.flightsql.service import Service
+
+    class ClosableService(Service, Protocol):
+        def check(self) -> None:
+            """Raise `DatabaseLost` when no statement can be answered any more."""
+            ...
+
+        def close(self) -> None: ...
+
+
+def add_listen(parser: argparse.ArgumentParser) -> None:
+    """--listen HOST:PORT."""
+    parser.add_argument(
+        "--listen",
+        type=_address,
+        default=("127.0.0.1", 0),
+        metavar="HOST:PORT",
+        help="address to serve on; port 0 picks a free one (default: 127.0.0.1:0)",
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def serve_until_signal(service: ClosableService, address: tuple[str, int], access: ServerAccess) -> int:
+    """Serve until SIGTERM or SIGINT, then end every stream and close the service; the exit code."""
+    from flight_replica.flightsql.server import FlightSqlServer
+
+    stop = StopSignal()
+    with ExitStack() as closing:
+        closing.callback(service.close)
+        _check_listen(address)
+        server = FlightSqlServer(service, *address, logins=access.logins, tls=access.tls)
+        closing.callback(server.close)
+        print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
+        while not stop.wait(1.0):
+            _end_if_lost(service)
+    return 0
+
+
+def _end_if_lost(service: ClosableService) -> None:
+    """End the process when its database is lost: only a new process mends that, and nothing is unsaved."""
+    try:
+        service.check()
+    except DatabaseLost as error:
+        logging.getLogger(__name__).error("%s", error)
+        print(f"flight-replica: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # to close things in order needs the database
+
+
+def _check_listen(address: tuple[str, int]) -> None:
+    """Raise `ConfigError` where the address can't be listened on: the Flight server doesn't say why."""
+    host, port = address
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            tried.bind(place)
+            tried.listen()
+    except OSError as error:
+        raise ConfigError(f"--listen {host}:{port}: {error.strerror or error}") from error
