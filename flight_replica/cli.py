@@ -18,6 +18,7 @@ from flight_replica.errors import ReplicaError
 from flight_replica.feed_command import add_feed_command
 from flight_replica.listening import add_listen, serve_until_signal
 from flight_replica.serve_command import add_serve_command
+from flight_replica.table_options import above_zero
 from flight_replica.user_command import add_user_command
 
 TRACEBACK_FRAMES = 50
@@ -136,14 +137,14 @@ def _add_primary(commands: _Commands) -> None:
     )
     parser.add_argument(
         "--retain-ops",
-        type=_positive,
+        type=above_zero,
         default=2_000_000,
         metavar="N",
         help="newest ops that a table's feed keeps for replicas that are behind (default: %(default)s)",
     )
     parser.add_argument(
         "--retain-seconds",
-        type=_positive,
+        type=above_zero,
         default=86_400,
         metavar="S",
         help="age beyond which a feed keeps no op (default: %(default)s)",
@@ -171,14 +172,14 @@ def _add_demo(commands: _Commands) -> None:
         "--seconds", type=_seconds, metavar="S", help="how long to run (default: until Ctrl-C)"
     )
     parser.add_argument(
-        "--rows", type=_positive, default=1_000_000, help="orders to begin with (default: %(default)s)"
+        "--rows", type=above_zero, default=1_000_000, help="orders to begin with (default: %(default)s)"
     )
-    parser.add_argument("--rate", type=_positive, default=3_000, help="ops a second (default: %(default)s)")
+    parser.add_argument("--rate", type=above_zero, default=3_000, help="ops a second (default: %(default)s)")
     parser.set_defaults(run=_demo, log_level="warning")
     writer = commands.add_parser("demo-writer", description="The writer of `demo`; runs until it is ended.")
     writer.add_argument("uri")
-    writer.add_argument("--rows", type=_positive, required=True)
-    writer.add_argument("--rate", type=_positive, required=True)
+    writer.add_argument("--rows", type=above_zero, required=True)
+    writer.add_argument("--rate", type=above_zero, required=True)
     writer.set_defaults(run=_demo_writer)
 
 
@@ -195,12 +196,6 @@ def _add_clients(commands: _Commands) -> None:
     status.add_argument("uri", metavar="URI", help="grpc://HOST:PORT of a replica or primary")
     add_client_access(status)
     status.set_defaults(run=_status)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} isn't a number above 0")
-    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +12,7 @@ from urllib.parse import unquote
 from flight_replica.access import add_server_access, server_access
 from flight_replica.errors import ConfigError
 from flight_replica.listening import add_listen, serve_until_signal
-from flight_replica.schema import TableSchema
+from flight_replica.table_options import above_zero, pairs, schema_file
 from flight_replica.text_columns import TextColumns
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def add_feed_command(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--retain-bytes",
-        type=_positive,
+        type=above_zero,
         default=RETAIN_BYTES,
         metavar="N",
         help="of each table's recent ops on disk, for replicas that are slow (default: %(default)s)",
@@ -129,15 +128,15 @@ def _feed(options: argparse.Namespace) -> int:
 def _tables(options: argparse.Namespace) -> dict[str, EngineTableSettings]:
     from flight_replica.beside.history import EngineTableSettings
 
-    schemas, targets = _pairs(options.schema, "--schema"), _pairs(options.level_targets, "--level-targets")
-    texts = _pairs(options.text, "--text")
+    schemas, targets = pairs(options.schema, "--schema"), pairs(options.level_targets, "--level-targets")
+    texts = pairs(options.text, "--text")
     tables = {}
-    for name, place in _pairs(options.table, "--table").items():
+    for name, place in pairs(options.table, "--table").items():
         catalog, log = _directories(name, place)
         tables[name] = EngineTableSettings(
             catalog=catalog,
             log=log,
-            schema=_schema_file(schemas.pop(name)) if name in schemas else None,
+            schema=schema_file(schemas.pop(name)) if name in schemas else None,
             level_targets=_number(name, targets.pop(name)) if name in targets else None,
             texts=_texts(name, texts.pop(name)) if name in texts else TextColumns(),
             accept_damage=options.accept_damaged_log,
@@ -165,7 +164,7 @@ def _directories(name: str, place: str) -> tuple[Path, Path]:
 def _publications(options: Sequence[str], tables: dict[str, EngineTableSettings]) -> dict[str, str]:
     """Table -> URI, for those that are published in files."""
     places = {}
-    for name, text in _pairs(options, "--publish").items():
+    for name, text in pairs(options, "--publish").items():
         kind, _, uri = text.partition(":")
         if name not in tables:
             raise ConfigError(f"--publish {name}=…: there is no --table {name}=… that it goes with")
@@ -175,19 +174,6 @@ def _publications(options: Sequence[str], tables: dict[str, EngineTableSettings]
             raise ConfigError(f"--publish {name}={text}: expected merutable:URI or flight")
         places[name] = uri
     return places
-
-
-def _pairs(options: Sequence[str], option: str) -> dict[str, str]:
-    """`NAME=VALUE` options by name."""
-    pairs: dict[str, str] = {}
-    for text in options:
-        name, separator, value = text.partition("=")
-        if not (name and separator and value):
-            raise ConfigError(f"{option} {text}: expected NAME=…")
-        if name in pairs:
-            raise ConfigError(f"{option} {text}: {name} is given twice")
-        pairs[name] = value
-    return pairs
 
 
 def _texts(name: str, text: str) -> TextColumns:
@@ -203,17 +189,3 @@ def _number(name: str, text: str) -> int:
     if not text.isdigit():
         raise ConfigError(f"--level-targets {name}={text}: {text!r} isn't a number")
     return int(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} isn't a number above 0")
-    return int(text)
-
-
-def _schema_file(path: str) -> TableSchema:
-    try:
-        document = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"schema file {path} can't be read: {error}") from error
-    return TableSchema.from_engine_json(document)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ from flight_replica.access import add_server_access, server_access
 from flight_replica.connecting import add_client_access, endpoint
 from flight_replica.errors import ConfigError
 from flight_replica.listening import add_listen, serve_until_signal
-from flight_replica.schema import TableSchema
+from flight_replica.table_options import pairs, schema_file
 from flight_replica.text_columns import TextColumns
 
 if TYPE_CHECKING:
@@ -193,10 +191,10 @@ def _bases(options: argparse.Namespace) -> tuple[dict[str, StatedBase], dict[str
     from flight_replica.replica.stated import StatedBase
 
     claims = {
-        option: _pairs(getattr(options, option.removeprefix("--").replace("-", "_")), option)
+        option: pairs(getattr(options, option.removeprefix("--").replace("-", "_")), option)
         for option in _CLAIMS
     }
-    places = _pairs(options.base, "--base")
+    places = pairs(options.base, "--base")
     kinds = {name: place.partition(":")[0] for name, place in places.items()}
     for name, kind in kinds.items():
         if kind not in ("merutable", "iceberg", "flight"):
@@ -222,23 +220,10 @@ def _bases(options: argparse.Namespace) -> tuple[dict[str, StatedBase], dict[str
             place.partition(":")[2],
             key=key.split(",") if key is not None else None,
             base_seq=_seq(seq, name) if seq is not None else None,
-            schema=_schema_file(schema) if schema is not None else None,
+            schema=schema_file(schema) if schema is not None else None,
             is_insert_only=name in options.insert_only,
         )
     return bases, claims
-
-
-def _pairs(options: Sequence[str], option: str) -> dict[str, str]:
-    """`NAME=VALUE` options by name."""
-    pairs: dict[str, str] = {}
-    for text in options:
-        name, separator, value = text.partition("=")
-        if not (name and separator and value):
-            raise ConfigError(f"{option} {text}: expected NAME=…")
-        if name in pairs:
-            raise ConfigError(f"{option} {text}: {name} is given twice")
-        pairs[name] = value
-    return pairs
 
 
 def _seq(text: str, name: str) -> int:
@@ -252,11 +237,3 @@ def _uuid(text: str, name: str) -> UUID:
         return UUID(text)
     except ValueError as error:
         raise ConfigError(f"--lineage {name}={text}: {text!r} isn't a UUID") from error
-
-
-def _schema_file(path: str) -> TableSchema:
-    try:
-        document = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"schema file {path} can't be read: {error}") from error
-    return TableSchema.from_engine_json(document)
