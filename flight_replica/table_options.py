@@ -1,4 +1,4 @@
-"""Command-line options that say something of one table, `--option NAME=VALUE`, for every command with some."""
+"""Command-line options that say something of one table, `--option NAME=VALUE`, as several commands have."""
 
 from __future__ import annotations
 
