@@ -197,6 +197,8 @@ def _bases(options: argparse.Namespace) -> tuple[dict[str, StatedBase], dict[str
     places = pairs(options.base, "--base")
     kinds = {name: place.partition(":")[0] for name, place in places.items()}
     for name, kind in kinds.items():
+        if not places[name].partition(":")[2].removeprefix("s3://"):
+            raise ConfigError(f"--base {name}={places[name]}: expected a place behind the kind")
         if kind not in ("merutable", "iceberg", "flight"):
             raise ConfigError(
                 f"--base {name}={places[name]}: the kind is merutable, iceberg or flight, not {kind!r}"

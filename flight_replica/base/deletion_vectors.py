@@ -2,11 +2,13 @@
 
 The container is close to Iceberg's puffin and deletion-vector-v1, but not the same: the length
 field of the blob counts the checksum too, and the file has no magic before its footer. So the
-manifest's byte range is what is read, never the footer. Source: merutable format, section 6.
+manifest's byte range is what is read; the footer is asked only whether it says the same. Source: merutable
+format, section 6.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -28,19 +30,26 @@ _COUNT = struct.Struct("<Q")  # how many 32-bit bitmaps follow
 _KEY = struct.Struct("<I")  # high 32 bits of a bitmap's positions
 _BLOB_SIZE_MIN = _LENGTH.size + len(_BLOB_MAGIC) + _COUNT.size + _CRC.size
 
+_FOOTER_LENGTH = struct.Struct("<i")  # before the magic at the file's end
+_FOOTER_BYTES_MAX = 1 << 20
 _ROWS_MAX = 2**32  # what one bitmap can address
 
 
-def read_deletion_vector(catalog: Folder | Path, where: ByteRange, row_count: int = _ROWS_MAX) -> Positions:
+def read_deletion_vector(
+    catalog: Folder | Path, where: ByteRange, row_count: int = _ROWS_MAX, data_file: str | None = None
+) -> Positions:
     """Sorted 0-based positions below `row_count` from one blob; later ones are tolerated and left out.
 
-    Raises `BaseNotUsable` when the file is gone or too short, `BaseError` when it is damaged.
+    `data_file` is the one that it is to be of, as the catalog names it. Raises `BaseNotUsable` when the file
+    is gone or too short, `BaseError` when it is damaged or of another data file.
     """
     folder = Folder.at(catalog)
     with folder.reading(f"deletion vector file {where.path}"), folder.open(where.path) as file:
         magic = file.read(len(_FILE_MAGIC))
         size_bytes = file.size()
         blob = file.read_at(where.length, where.offset) if where.offset + where.length <= size_bytes else b""
+        end = where.offset + where.length
+        footer = file.read_at(min(size_bytes - end, _FOOTER_BYTES_MAX), end) if blob else b""
     if len(blob) < where.length:
         raise BaseNotUsable(
             f"deletion vector file {where.path} is too short: "
@@ -48,7 +57,29 @@ def read_deletion_vector(catalog: Folder | Path, where: ByteRange, row_count: in
         )
     if magic != _FILE_MAGIC:
         raise BaseError(f"deletion vector file {where.path}: magic is {magic!r}, expected {_FILE_MAGIC!r}")
-    return decode_blob(blob, where.path, row_count)
+    positions = decode_blob(blob, where.path, row_count)
+    if data_file is not None:
+        _check_owner(footer, where, data_file)
+    return positions
+
+
+def _check_owner(footer: bytes, where: ByteRange, data_file: str) -> None:
+    """Raise `BaseError` where the footer says that the blob is another data file's. A footer that can't be
+    read says nothing: the engine doesn't look at it either."""
+    try:
+        blobs = json.loads(footer[: -len(_FILE_MAGIC) - _FOOTER_LENGTH.size])["blobs"]
+        owners = [
+            str(blob["fields"]["referenced-data-file"])
+            for blob in blobs
+            if (blob["offset"], blob["length"]) == (where.offset, where.length)
+        ]
+    except (ValueError, KeyError, TypeError):
+        return
+    if owners and not any(f"/{data_file}".endswith(f"/{owner}") for owner in owners):
+        raise BaseError(
+            f"deletion vector file {where.path}: its footer says that it is of {owners[0]}, "
+            f"the manifest that it is of {data_file}"
+        )
 
 
 def decode_blob(blob: bytes, name: str, row_count: int = _ROWS_MAX) -> Positions:

@@ -39,6 +39,8 @@ class Folder:
         if isinstance(place, Folder):
             return place
         scheme = urlsplit(place).scheme if isinstance(place, str) and "://" in place else ""
+        if scheme == "file" and urlsplit(str(place)).netloc not in ("", "localhost"):
+            raise ConfigError(f"{place}: a file on another host can't be read")
         if scheme in ("", "file"):
             path = unquote(urlsplit(str(place)).path) if scheme else str(place)
             return cls(fs.LocalFileSystem(), path, True, path)

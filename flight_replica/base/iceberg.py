@@ -156,6 +156,7 @@ class IcebergBase:
             schema=pairing.schema,
             files=tuple(layout.base_file(file) for file in live_files(snapshot, io, store).data),
             commit_time_us=pairing.commit_time_us,
+            is_key_stated=bool(stated.primary_key),
         )
 
     def _open(self) -> Table:
@@ -178,7 +179,7 @@ def _metadata_path(location: str) -> str:
 
 def _read_metadata(location: str) -> StaticTable:
     if not location.endswith(".metadata.json"):  # Iceberg spec, "File System Operations"
-        raise BaseError(f"{location}: not an Iceberg metadata file, whose names end in .metadata.json")
+        raise ConfigError(f"{location}: not an Iceberg metadata file, whose names end in .metadata.json")
     try:
         return StaticTable.from_metadata(location)
     except (OSError, ValidationError, ValueError) as error:

@@ -61,6 +61,7 @@ class MerutableBase:
         self._catalog_name = catalog_name
         self._table_uuid = table_uuid  # stated, or of the first snapshot loaded; a lineage has one
         self._polled: tuple[Head, int] | None = None  # the current manifest, the snapshot id in it
+        self._newest_id = 0  # the largest snapshot id that was read
 
     def poll(self) -> int | None:
         """The snapshot id that `load` would give, None before the first flush (0 with a stated schema).
@@ -134,7 +135,13 @@ class MerutableBase:
                 f"{manifest.table_uuid}, had {self._table_uuid}: it was created anew and isn't of "
                 f"lineage {self._lineage}"
             )
-        self._table_uuid = manifest.table_uuid
+        if manifest.table_uuid == self._table_uuid and manifest.snapshot_id < self._newest_id:
+            raise BaseError(
+                f"table {self._table!r}: catalog {self._folder.shown} is at snapshot {manifest.snapshot_id} "
+                f"now, after {self._newest_id}: it was put back to an older state, or made anew over an old "
+                "mirror"
+            )
+        self._table_uuid, self._newest_id = manifest.table_uuid, manifest.snapshot_id
 
 
 def base_files(files: Sequence[CheckedFile], schema: TableSchema) -> tuple[BaseFile, ...]:
@@ -180,4 +187,4 @@ def _masked(file: CheckedFile) -> Positions:
     vector = file.entry.deletion_vector
     if vector is None:
         return np.empty(0, np.int64)
-    return read_deletion_vector(file.folder, vector, file.entry.row_count)
+    return read_deletion_vector(file.folder, vector, file.entry.row_count, file.entry.path)

@@ -50,6 +50,7 @@ class BaseSnapshot:
     files: tuple[BaseFile, ...]
     commit_time_us: int = 0  # 0 unknown
     is_lower_bound: bool = False  # base_seq may be below the state that the files hold
+    is_key_stated: bool = False  # by hand, of files whose writer may not have kept to it
 
     @property
     def row_count(self) -> int:

@@ -238,7 +238,7 @@ def _changes(file: CheckedFile, schema: TableSchema, since: int, through: int) -
     vector = entry.deletion_vector
     masked = np.empty(0, np.int64)
     if vector is not None:
-        masked = read_deletion_vector(file.folder, vector, entry.row_count)
+        masked = read_deletion_vector(file.folder, vector, entry.row_count, entry.path)
     # Rows from before a column was added are stored short, and only the blob says so.
     wants_blobs = file.has_blobs
     columns = [_IKEY, *([_VALUE] if wants_blobs else []), *file.schema.names]

@@ -17,6 +17,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from flight_replica.base.on_demand import OnDemandBase
+from flight_replica.base.pages import FIRST_BYTES_MAX, NEWER_BYTES_MAX, PageCheck
 from flight_replica.base.source import BaseSnapshot, BaseSource
 from flight_replica.errors import LimitExceeded, LineageChanged, LogGap
 from flight_replica.log.batches import between, concat
@@ -92,6 +93,7 @@ class Replica:
             clock_us=lambda: time.time_ns() // 1000,
             is_cascading=True,
         )
+        self._pages = PageCheck()
         self._proof: FeedMark | None = None  # the newest applied mark that was caught up
         self.waiters = Waiters()
         self._rebase_timeout_seconds = settings.rebase_timeout_seconds
@@ -511,6 +513,10 @@ class Replica:
         number, directory = self._workspace.new_state()
         state = ParquetState(self._workspace.database, number, snapshot, directory)
         try:
+            limit = NEWER_BYTES_MAX if self.is_loaded else FIRST_BYTES_MAX
+            self._pages.check(snapshot.files, state.snapshot.files, limit)
+            if snapshot.is_key_stated:
+                state.check_key()
             widen(state, self.history.schema)
         except BaseException:
             state.close()

@@ -87,14 +87,21 @@ class StatedTable:
 
     def check(self) -> None:
         """Raise `ConfigError`, in one line, where things don't fit. A base that isn't there yet may come."""
-        if not self.has_claims:
-            return
         try:
-            self._checked = self._open()
+            if self.has_claims:
+                self._checked = self._open()
+            else:
+                self._source(None, None).poll()
+        except ConfigError as error:
+            raise ConfigError(f"table {self._name!r}: {error}") from error
         except BaseNotUsable as error:
             _log.info("base not there yet table=%s error=%s", self._name, error)
-        except (BaseError, ReplicaError) as error:
-            raise ConfigError(str(error)) from error
+        except ReplicaError as error:
+            if self.has_claims:
+                text = str(error)
+                told = text if repr(self._name) in text else f"table {self._name!r}: {text}"
+                raise ConfigError(told) from error
+            _log.info("base can't be read yet table=%s error=%s", self._name, error)
 
     def close(self) -> None:
         """Let go of what `check` opened, where nothing has taken it."""
@@ -151,6 +158,8 @@ class StatedTable:
         base = self._source(None, None)
         snapshot = _look_at(base)
         log = NoLog(snapshot.lineage, snapshot.schema)
+        if not isinstance(base, FlightBase):
+            base = _Loaded(base, snapshot)
         return Opening(log, base, snapshot.base_seq, snapshot.base_seq)
 
     def _joined(self, log: ChangeFeedLogSource, server: str, published: PublishedTable) -> Opening:
@@ -269,6 +278,23 @@ class Vouched:
 
     def load(self) -> BaseSnapshot:
         return self._published.vouch(self._base.load())
+
+
+class _Loaded:
+    """A base whose newest snapshot was loaded a moment ago, so that the first `load` needn't do it again."""
+
+    def __init__(self, base: BaseSource, snapshot: BaseSnapshot) -> None:
+        self._base = base
+        self._snapshot: BaseSnapshot | None = snapshot
+
+    def poll(self) -> int | None:
+        return self._base.poll()
+
+    def load(self) -> BaseSnapshot:
+        snapshot, self._snapshot = self._snapshot, None
+        if snapshot is not None and snapshot.version == self._base.poll():
+            return snapshot
+        return self._base.load()
 
 
 def _look_at(base: BaseSource) -> BaseSnapshot:

@@ -17,6 +17,7 @@ from flight_replica.log.change_feed import ChangeFeedLogSource
 from flight_replica.log.feed_client import Endpoint, FeedClient
 from flight_replica.log.text_log import TextLog
 from flight_replica.replica.published import Opening, PublishedBase, PublishedTable
+from flight_replica.sql.statement import fold
 from flight_replica.text_columns import TextChoice, TextColumns
 
 _COLUMNS = [
@@ -51,11 +52,14 @@ class Upstream:
         return {table.name: table for table in _published(self._ask("SELECT * FROM merutable_tables()"))}
 
     def table(self, name: str) -> PublishedTable:
-        """Raises `TableNotFound`, `Unavailable`."""
-        try:
-            return self.tables()[name]
-        except KeyError:
-            raise TableNotFound(f"{self.uri} has no table {name!r}") from None
+        """The table of this name, exactly or else without regard to case. Raises `TableNotFound`,
+        `Unavailable`."""
+        tables = self.tables()
+        like = (table for other, table in tables.items() if fold(other) == fold(name))
+        found = tables.get(name) or next(like, None)
+        if found is None:
+            raise TableNotFound(f"{self.uri} has no table {name!r}")
+        return found
 
     def open(self, name: str, new_folder: Callable[[], Path]) -> Opening:
         """The table's log and base for its present lineage. Raises `TableNotFound`, `Unavailable`.

@@ -67,15 +67,18 @@ class NativeState:
         """The rows of `source`, ordered by key, and the position that they stand for."""
         at = source.position(self._connection)
         schema = TableSchema(source.schema.columns[: at.column_count], source.schema.primary_key)
+        names = column_names(schema)
         typed = ", ".join(
-            f"{quote(column.name)}::{sql_type(column.type)} AS c{number}"
-            for number, column in enumerate(schema.columns)
+            f"{name}::{sql_type(column.type)} AS {name}"
+            for name, column in zip(names, schema.columns, strict=True)
         )
         key = ", ".join(f"c{schema.names.index(name)}" for name in schema.primary_key)
         run = self._connection.execute
         run(
             f"CREATE TABLE {self._database}.rows AS "
-            f"SELECT * FROM (SELECT {typed} FROM ({source.relation(at)})) ORDER BY {key}"
+            # By position: DuckDB can't tell names apart that differ only by case.
+            f"SELECT * FROM (SELECT {typed} FROM ({source.relation(at)}) AS s({', '.join(names)})) "
+            f"ORDER BY {key}"
         )
         run(
             f"CREATE TABLE {self._database}.position AS SELECT {at.visible_seq}::UBIGINT AS seq, "

@@ -18,6 +18,7 @@ import duckdb
 import pyarrow as pa
 
 from flight_replica.base.source import BaseSnapshot
+from flight_replica.errors import BaseError
 from flight_replica.schema import TableSchema
 from flight_replica.sql.database import quote
 from flight_replica.state.base_files import BaseFiles
@@ -86,6 +87,32 @@ class ParquetState:
     def file_bytes(self) -> int:
         """Of the base's files."""
         return sum(Path(file.path).stat().st_size for file in self.snapshot.files)
+
+    def check_key(self) -> None:
+        """Raise `BaseError` where the base has a row without a whole key, or two rows of one."""
+        columns = self.schema.columns
+        base = self._files.relation(columns, self._tail.default)
+        if base is None:
+            return
+        names = [f"c{self.schema.names.index(name)}" for name in self.schema.primary_key]
+        # As text, in which −0.0 is another key than 0.0, as it is here.
+        texts = ", ".join(f"{name}::VARCHAR" for name in names)
+        is_none = " OR ".join(
+            f"{name} IS NULL"
+            + (f" OR isnan({name})" if pa.types.is_floating(columns[int(name[1:])].type) else "")
+            for name in names
+        )
+        run = self._connection.execute
+        if run(f"SELECT 1 FROM ({base}) WHERE {is_none} LIMIT 1").fetchall():
+            raise BaseError(f"table {self.snapshot.table!r}: a row has no value in its key {self._key_text}")
+        twice = run(f"SELECT {texts} FROM ({base}) GROUP BY ALL HAVING count(*) > 1 LIMIT 1").fetchall()
+        if twice:
+            key = f"{self._key_text} {', '.join(map(str, twice[0]))}"
+            raise BaseError(f"table {self.snapshot.table!r}: several rows have the key {key}")
+
+    @property
+    def _key_text(self) -> str:
+        return "(" + ", ".join(self.schema.primary_key) + ")"
 
     def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
         self._tail.apply(ops, through, commit_time_us)

@@ -45,7 +45,7 @@ def test_an_invalid_value_is_one_clear_line_before_anything_is_served(tmp_path: 
     catalog(tmp_path / "c", [b"x", b"\xff"])
     strict = Process("flight_replica", "serve", f"--base=t=merutable:{tmp_path}/c", "--text=t=k,v")
     assert strict.wait() == 1
-    assert strict.errors == ["flight-replica: text column 'v', key 6b310000: ff isn't UTF-8"]
+    assert strict.errors == ["flight-replica: table 't': text column 'v', key 6b310000: ff isn't UTF-8"]
     lenient = Server("serve", f"--base=t=merutable:{tmp_path}/c", "--text=t=k,v?")
     with running(lenient):
         expected = [("k0", b"x"), ("k1", b"\xff")]

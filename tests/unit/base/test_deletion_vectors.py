@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from pathlib import Path
@@ -76,6 +77,18 @@ def test_damaged_blob_is_refused_with_its_reason(damaged: bytes, message: str) -
 def test_only_the_stated_range_of_the_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "x.puffin").write_bytes(b"PFA1" + EXAMPLE + b"no footer that anything could parse")
     assert read_deletion_vector(tmp_path, ByteRange("x.puffin", 4, 44)).tolist() == [7, 42]
+
+
+def test_a_vector_whose_footer_says_that_it_is_another_files_is_refused(tmp_path: Path) -> None:
+    fields = {"referenced-data-file": "data/L0/a.parquet", "cardinality": 2}
+    footer = json.dumps({"blobs": [{"fields": fields, "offset": 4, "length": 44}]}).encode()
+    tail = footer + struct.pack("<i", len(footer)) + b"PFA1"
+    (tmp_path / "x.puffin").write_bytes(b"PFA1" + EXAMPLE + tail)
+    where = ByteRange("x.puffin", 4, 44)
+    for own in ("data/L0/a.parquet", "srv/t/data/L0/a.parquet"):
+        assert read_deletion_vector(tmp_path, where, data_file=own).tolist() == [7, 42]
+    with pytest.raises(BaseError, match=r"it is of data/L0/a\.parquet, the manifest that it is of data/L0/b"):
+        read_deletion_vector(tmp_path, where, data_file="data/L0/b.parquet")
 
 
 def test_file_that_is_gone_or_short_may_be_tried_again(tmp_path: Path) -> None:

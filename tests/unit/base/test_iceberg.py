@@ -326,7 +326,7 @@ def test_later_format_version_is_refused(table: Table, tmp_path: Path) -> None:
 def test_other_places_than_a_local_disk_are_refused() -> None:
     with pytest.raises(BaseError, match=r"s3://bucket/x\.metadata\.json: not on a local disk"):
         IcebergBase("s3://bucket/x.metadata.json", table="t").load()
-    with pytest.raises(BaseError, match="/x/table: not an Iceberg metadata file"):
+    with pytest.raises(ConfigError, match="/x/table: not an Iceberg metadata file"):
         IcebergBase("/x/table", table="t").load()
 
 

@@ -50,6 +50,15 @@ def base_of(schema: TableSchema, directory: Path, *columns: pa.Array) -> Parquet
     return base
 
 
+def test_columns_whose_names_differ_only_by_case_keep_their_values(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    schema = TableSchema((Column("id", pa.int64(), False), Column("ID", pa.string())), ("id",))
+    base = base_of(schema, tmp_path, pa.array([1, 2], pa.int64()), pa.array(["a", None]))
+    with native_state(base, workspace) as state:
+        assert [state.get([key]) for key in (1, 2)] == [{"id": 1, "ID": "a"}, {"id": 2, "ID": None}]
+
+
 @pytest.mark.parametrize(("kind", "values"), [*EXAMPLES, *NESTED], ids=lambda v: str(v)[:40])
 def test_a_value_comes_through_copy_apply_view_and_get(
     kind: pa.DataType, values: list[object], workspace: Workspace, tmp_path: Path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from contextlib import nullcontext
 from decimal import Decimal
 from pathlib import Path
 from uuid import UUID
@@ -13,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flight_replica.errors import BaseNotUsable, SchemaMismatch
+from flight_replica.errors import BaseError, BaseNotUsable, SchemaMismatch
 from flight_replica.log.source import Op
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import open_database
@@ -338,3 +339,75 @@ def test_a_key_that_does_not_fit_is_refused_before_any_lookup(
     for key in ([], [1, 2], ["x"], [None]):
         with pytest.raises(SchemaMismatch):
             state.get(key)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ([1.0, 2.0, 1.0], r"several rows have the key \(x\) 1\.0"),
+        ([1.0, None], r"a row has no value in its key \(x\)"),
+        ([1.0, float("nan")], r"a row has no value in its key \(x\)"),
+        ([0.0, -0.0, 1.5], None),
+    ],
+)
+def test_a_key_that_is_stated_is_held_against_the_rows(
+    keys: list[float | None], message: str | None, database: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    schema = TableSchema((Column("x", pa.float64(), False), Column("v", pa.int64())), ("x",))
+    base = ParquetBase(tmp_path, schema)
+    rows = pa.table({"x": pa.array(keys, pa.float64()), "v": range(len(keys))})
+    base.publish([(rows, ())], 1)
+    state = ParquetState(database, 1, base.snapshot, tmp_path / "own")
+    with pytest.raises(BaseError, match=message) if message is not None else nullcontext():
+        state.check_key()
+    state.close()
+
+
+@pytest.mark.parametrize(
+    ("condition", "ids"),
+    [
+        ("isnan(x)", [1]),
+        ("NOT isnan(x)", [0, 2]),
+        ("x > 8", [1]),
+        ("x = 'nan'::DOUBLE", [1]),
+        ("x <> 7", [0, 1]),
+        ("f = 'nan'::FLOAT", [2]),
+        ("isnan(s.y)", [0]),
+        ("s.y > 100", [0]),
+        ("l[1] > 100", [2]),
+    ],
+)
+def test_filters_find_nan_in_base_files_whose_statistics_leave_it_out(
+    condition: str, ids: list[int], database: duckdb.DuckDBPyConnection, tmp_path: Path
+) -> None:
+    nan = float("nan")
+    pair = pa.struct([("y", pa.float64())])
+    schema = TableSchema(
+        (
+            Column("id", pa.int64(), False),
+            Column("x", pa.float64()),
+            Column("f", pa.float32()),
+            Column("s", pair),
+            Column("l", pa.list_(pa.float64())),
+        ),
+        ("id",),
+    )
+    rows = pa.table(
+        [
+            pa.array([0, 1, 2]),
+            pa.array([1.0, nan, 7.0]),
+            pa.array([1.0, 2.0, nan], pa.float32()),
+            pa.array([{"y": nan}, {"y": 1.0}, {"y": 2.0}], pair),
+            pa.array([[1.0], [2.0], [nan]]),
+        ],
+        schema=schema.arrow_schema,
+    )
+    base = ParquetBase(tmp_path, schema)
+    base.publish([(rows, ())], 1)
+    state = ParquetState(database, 1, base.snapshot, tmp_path / "own")
+    session = database.cursor()
+    relation = state.relation(state.position(session))
+    found = session.sql(f"SELECT id FROM ({relation}) WHERE {condition} ORDER BY id").fetchall()
+    session.close()
+    state.close()
+    assert [row[0] for row in found] == ids
