@@ -131,6 +131,10 @@ class MissedLog(DamagedLog):
     """Log files were removed before they were read: their ops are in the table's files, or gone."""
 
 
+class ChangedLog(DamagedLog):
+    """A log file that was read has other bytes now: what is right only reading it again can tell."""
+
+
 class BaseError(ReplicaError):
     """A base snapshot can't be read; the message names file and reason."""
 

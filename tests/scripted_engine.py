@@ -88,6 +88,12 @@ class ScriptedEngine:
             if path <= flushed:
                 path.unlink()
 
+    def restart(self, *, lost: Sequence[int] = ()) -> None:
+        """Killed and opened again: a new log. `lost` are keys of which the recovered logs have no op."""
+        self._wal.rotate()
+        for key in lost:
+            del self._memtable[key], self._row_by_key[key]
+
     def compact(self) -> None:
         """All files become one of level 1; tombstones stay, and so do the old files for a while."""
         newest: dict[int, _Version] = {}

@@ -26,6 +26,11 @@ file is there (`before_seq` is None until that file holds data); at the start on
 engine removes files in the middle too. Their ops were flushed first, so they are in the table's files. A
 directory that holds another log than the one that was read (the table was made anew) is a `DamagedLog` too.
 
+Bytes of a file that were read and are others by the time a later file appears, or this one goes:
+`ChangedLog`. An engine that starts again reads its logs anew, so what it goes on with may be less than was
+read here. What is right only reading from the oldest file on tells, which `pass_over` makes it do; it is
+never accepted unread.
+
 Each of these stays until `pass_over` is called. With `accept_damage` a `DamagedLog` is passed over at once,
 as the engine itself recovers: the rest of that file is skipped and the next one read; `accepted` has what
 was. A `MissedLog` never is, because the caller can find those ops.
@@ -44,7 +49,7 @@ from pathlib import Path
 from flight_replica.beside.log_directory import LogDirectory, OpenLog
 from flight_replica.beside.log_file import BLOCK_BYTES, HEADER_BYTES, EndKind, WriteBatch, find_record
 from flight_replica.beside.log_watch import LogWatch
-from flight_replica.errors import Closed, DamagedLog, MissedLog
+from flight_replica.errors import ChangedLog, Closed, DamagedLog, MissedLog
 
 __all__ = ["EngineLog"]
 
@@ -99,6 +104,13 @@ class EngineLog:
             self._problem = None  # by now the next file may tell what is missing
         self._watch.clear()
         self._files.look()
+        if (changed := self._files.changed()) is not None:
+            reason = f"of the {changed.decoder.position} bytes that were read some are others now"
+            self._problem = (
+                ChangedLog(changed.name, None, reason, after_seq=self._last_seq),
+                self._start_over,
+            )
+            raise self._problem[0]
         given: list[WriteBatch] = []
         if self._read_on(given) >= CALL_BYTES_MAX:
             self._watch.wake()  # there may be more
@@ -190,7 +202,7 @@ class EngineLog:
         if not log.is_given_up:
             position = log.decoder.position
             data = log.read(position, READ_BYTES)
-            self._decoded.extend(log.decoder.decode(data))
+            self._decoded.extend(log.decode(data))
             if log.decoder.position > position:
                 self.pending = None
                 return log.decoder.position - position
@@ -279,7 +291,7 @@ class EngineLog:
         head = log.read(decoder.position, HEADER_BYTES)
         next_block = decoder.position + BLOCK_BYTES - decoder.position % BLOCK_BYTES
         if head == bytes(HEADER_BYTES) and not decoder.is_inside_record and log.size() > next_block:
-            decoder.skip_block()
+            log.skip_block()
         else:
             log.is_given_up = True
         self._touches, self.pending = False, None

@@ -34,6 +34,7 @@ from flight_replica.beside.recent_ops import RecentOps
 from flight_replica.beside.table_changes import TableChanges
 from flight_replica.beside.tombstones import LostTombstones
 from flight_replica.errors import (
+    ChangedLog,
     Closed,
     DamagedLog,
     LogGap,
@@ -218,16 +219,21 @@ class History:
         return DamagedLog(str(self._settings.log), None, str(error))
 
     def _reads_anew(self, error: Exception) -> bool:
-        """Whether it begins once more with the oldest log, as after a restart; not while that is under way.
+        """Whether it begins once more with the oldest log, as after a restart.
 
-        A log that was changed under its reader may be right, and be another history.
+        A log that was changed under its reader may be right, and be another history. Once it was read
+        again what is wrong stays so, until a flush has removed the file.
         """
-        is_damage = isinstance(error, DamagedLog) and not isinstance(error, MissedLog)
-        if not is_damage or not self.is_served.is_set() or self._stored_end:
+        if not isinstance(error, DamagedLog) or isinstance(error, MissedLog):
+            return False
+        is_first_reading = self.is_served.is_set() and not self._stored_end
+        is_mended = not (self._settings.log / error.file).exists()
+        if not (is_first_reading or is_mended or isinstance(error, ChangedLog)):
             return False
         self._log.close()
         self._log = EngineLog(self._settings.log, accept_damage=self._settings.accept_damage)
         self._stored_end, self._log_end, self._is_behind, self._waiting = self._recent.end, 0, True, []
+        self._is_resumed = True
         return True
 
     def step(self) -> bool:
@@ -247,7 +253,10 @@ class History:
         is_drained = not was_waiting and held is None and size < DRAINED_BYTES
         if is_drained and has_news:
             is_drained = self._has_no_trouble_behind()
-        is_taken = is_drained or (look is not None and self._recent.end >= look.version.file_seq)
+        # While the log is read anew its end isn't known, and with it whether all that was stored is there.
+        is_taken = is_drained or (
+            look is not None and not self._stored_end and self._recent.end >= look.version.file_seq
+        )
         if look is not None and is_taken and look.version.reading >= self._version.reading:
             self._take(look)
         if is_drained:

@@ -2,8 +2,10 @@
 
 The engine removes a log once a flush has written its ops to the table's files; an open descriptor reads
 on to the end all the same, so files are opened long before they are read. A file that came and went
-between two looks is told by its number: the engine gives the next log the highest number + 1. Nothing
-is written here and no lock is taken. What is in the files: `log_file.py`; their order: `engine_log.py`.
+between two looks is told by its number: the engine gives the next log the highest number + 1. A file that
+was read stays open until it is removed, so that it can be asked whether it still is as it was read: an engine
+that starts again reads it anew, and goes on with what it finds. Nothing is written here and no lock is taken.
+What is in the files: `log_file.py`; their order: `engine_log.py`.
 Source: merutable format, section 13.
 """
 
@@ -16,12 +18,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flight_replica.beside.log_file import LogFileDecoder
+from xxhash import xxh3_128
+
+from flight_replica.beside.log_file import LogFileDecoder, WriteBatch
 from flight_replica.errors import Closed, FeedError
 
 __all__ = ["LogDirectory", "OpenLog"]
 
 OPEN_FILES_MAX = 256  # failing flushes pile up logs; those past this limit wait until others are read
+READ_FILES_MAX = 64  # kept open after they were read; failing flushes pile these up too, the oldest go first
+HASHED_BYTES = 1 << 20  # of one read
 _NAME = re.compile(r"([0-9]{1,18})\.wal")
 
 
@@ -37,9 +43,35 @@ class OpenLog:
     is_missed: bool  # … and at least one of them was there between two looks
     is_given_up: bool = False  # the rest of it is skipped: damage that was passed over
     decoder: LogFileDecoder = field(init=False)
+    _hash: xxh3_128 = field(init=False)  # of the bytes in front of the decoder's position
 
     def __post_init__(self) -> None:
         self.decoder = LogFileDecoder(self.number)
+        self._hash = xxh3_128()
+
+    def decode(self, data: bytes) -> list[WriteBatch]:
+        """As the decoder, whose position moves; `data` are the bytes from there on."""
+        position = self.decoder.position
+        batches = self.decoder.decode(data)
+        self._hash.update(memoryview(data)[: self.decoder.position - position])
+        return batches
+
+    def skip_block(self) -> None:
+        """As the decoder. The block is there."""
+        position = self.decoder.position
+        self.decoder.skip_block()
+        self._hash.update(self.read(position, self.decoder.position - position))
+
+    def is_as_read(self) -> bool:
+        """Whether the bytes up to the decoder's position still are what they were."""
+        found, position = xxh3_128(), 0
+        while position < self.decoder.position:
+            data = self.read(position, min(HASHED_BYTES, self.decoder.position - position))
+            if not data:
+                return False
+            found.update(data)
+            position += len(data)
+        return bool(found.digest() == self._hash.digest())
 
     def size(self) -> int:
         """Bytes now; 0 once it is let go of."""
@@ -63,6 +95,8 @@ class LogDirectory:
         self.path = path
         self._lock = threading.Lock()
         self._held: list[OpenLog] = []  # ascending; the first is being read
+        self._read: list[OpenLog] = []  # ascending; to their end, and still there at the last look
+        self._is_check_due = False  # a log appeared or went since the last `changed`
         self._newest: tuple[int, str] | None = None  # number and name of the last log that was opened
         self._listed: frozenset[str] = frozenset()  # the logs that the last look saw
         self._is_closed = False
@@ -91,16 +125,35 @@ class LogDirectory:
                 self._look_again()
 
     def drop_first(self) -> None:
-        """Let go of the oldest log: it was read to its end, and a later one holds data."""
+        """Leave the oldest log: it was read to its end, and a later one holds data."""
         with self._lock:
             if self._held:
-                os.close(self._held.pop(0).descriptor)
+                self._read.append(self._held.pop(0))
+                while len(self._read) > READ_FILES_MAX:
+                    os.close(self._read.pop(0).descriptor)
+
+    def changed(self) -> OpenLog | None:
+        """A log of which other bytes are there now than were read, None for none.
+
+        They are looked at once after each look that saw a log appear or go, and those that went for the
+        last time. For the one reader. Raises `FeedError`.
+        """
+        with self._lock:
+            is_due, self._is_check_due = self._is_check_due, False
+            logs = [*self._read, *self._held] if is_due else []
+        changed = next((log for log in logs if not log.is_as_read()), None)
+        with self._lock:
+            for log in [log for log in self._read if log in logs and log.name not in self._listed]:
+                self._read.remove(log)
+                os.close(log.descriptor)
+        return changed
 
     def start_over(self) -> None:
         """Forget what was read; the next look starts with the oldest log that is there."""
         with self._lock:
             self._let_go()
             self._newest, self._listed, self._replaced = None, frozenset(), None
+            self._is_check_due = False
 
     def close(self) -> None:
         with self._lock:
@@ -108,9 +161,9 @@ class LogDirectory:
             self._let_go()
 
     def _let_go(self) -> None:
-        for log in self._held:
+        for log in [*self._read, *self._held]:
             os.close(log.descriptor)
-        self._held = []
+        self._read, self._held = [], []
 
     def _look_first(self) -> None:
         """Start with a listing of which every file could be opened: none was removed meanwhile."""
@@ -129,18 +182,21 @@ class LogDirectory:
         if self._replaced is not None:
             return
         self._listed = frozenset(name for _, name, _ in logs)
+        if any(log.name not in self._listed for log in self._read):
+            self._is_check_due = True
         for number, name, _ in logs:
             if self._newest is not None and (number, name) > self._newest:
                 if len(self._held) >= OPEN_FILES_MAX:
                     return
-                self._open(number, name, is_live=True)
+                if self._open(number, name, is_live=True):
+                    self._is_check_due = True
 
     def _difference(self, logs: list[tuple[int, str, int]]) -> str | None:
         """Why `logs` can't follow what was seen before, None when they can."""
         assert self._newest is not None, "only after the first look"
-        held = {log.name: log for log in self._held}
+        known = {log.name: log for log in [*self._read, *self._held]}
         for number, name, inode in logs:
-            if name in held and held[name].inode[1] != inode:
+            if name in known and known[name].inode[1] != inode:
                 return f"{name} is another file than the one that was read"
             if (number, name) <= self._newest and name not in self._listed:
                 return f"{name} appeared after {self._newest[1]} was there"

@@ -12,7 +12,7 @@ import pytest
 
 from flight_replica.beside import engine_log, log_directory, log_file
 from flight_replica.beside.engine_log import EngineLog
-from flight_replica.errors import Closed, DamagedLog, FeedError, LimitExceeded, MissedLog
+from flight_replica.errors import ChangedLog, Closed, DamagedLog, FeedError, LimitExceeded, MissedLog
 from tests.log_writing import BLOCK, PUT, LogOp, LogWriter, batch, int_key, pieces, row
 
 
@@ -480,6 +480,116 @@ def test_accepted_damage_is_recovered_from_as_the_engine_does_and_told(
     (accepted,) = log.accepted
     assert accepted.file == "000001.wal" and accepted.after_seq == 1
     log.close()
+
+
+# --- what was read changes ----------------------------------------------------------------------------
+
+
+def flip(path: Path, offset: int) -> None:
+    """One byte, in place: the engine's own descriptor and the reader's see it."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_byte_of_any_log_that_was_read_and_changed_is_told_when_the_engine_starts_again(
+    writer: LogWriter, log: EngineLog, directory: Path, number: int
+) -> None:
+    for _ in range(2):
+        write(writer, 3)
+        writer.rotate()
+    write(writer, 3)
+    assert seqs(log) == list(range(1, 10))
+    flip(directory / f"{number:06}.wal", 40)
+    assert seqs(log) == [], "nobody reads it"
+    writer.rotate()
+    with pytest.raises(ChangedLog, match=rf"log 00000{number}.wal: of the 114 bytes that were read some are"):
+        log.read_new()
+    log.pass_over()
+    error = damage(log)
+    assert error.file == f"{number:06}.wal" and "checksum" in error.reason
+
+
+def test_a_changed_log_that_is_flushed_away_at_once_is_told_all_the_same(
+    writer: LogWriter, log: EngineLog, directory: Path
+) -> None:
+    write(writer, 3)
+    writer.rotate()
+    write(writer, 1)
+    assert seqs(log) == [1, 2, 3, 4]
+    flip(directory / "000001.wal", 40)
+    (directory / "000001.wal").unlink()
+    with pytest.raises(ChangedLog, match=r"log 000001.wal"):
+        log.read_new()
+
+
+def test_a_log_that_lost_its_end_after_it_was_read_is_told(
+    writer: LogWriter, log: EngineLog, directory: Path
+) -> None:
+    write(writer, 3)
+    writer.rotate()
+    write(writer, 1)
+    assert seqs(log) == [1, 2, 3, 4]
+    os.truncate(directory / "000001.wal", 38)
+    writer.rotate()
+    with pytest.raises(ChangedLog, match=r"log 000001.wal"):
+        log.read_new()
+
+
+def test_logs_that_stay_as_they_were_read_are_never_read_again_whatever_comes_and_goes(
+    writer: LogWriter, directory: Path
+) -> None:
+    log = EngineLog(directory)
+    found: list[int] = []
+    paths: list[Path] = []
+    for number in range(12):
+        writer.write([put(writer.next_seq, number * 10_000)])
+        write(writer, 2)
+        if number == 5:  # zeros that fill a block
+            writer.append(bytes(-writer.path.stat().st_size % BLOCK))
+        paths.append(writer.rotate())
+        found += seqs(log)
+        if number % 3 == 2:
+            paths.pop(0).unlink()
+    assert found == list(range(1, 37)) and log.accepted == []
+    log.close()
+
+
+def test_a_changed_log_is_never_accepted_unread(writer: LogWriter, directory: Path) -> None:
+    log = EngineLog(directory, accept_damage=True)
+    write(writer, 3)
+    writer.rotate()
+    write(writer, 3)
+    assert seqs(log) == [1, 2, 3, 4, 5, 6]
+    flip(directory / "000001.wal", 50)
+    writer.rotate()
+    with pytest.raises(ChangedLog):
+        log.read_new()
+    log.pass_over()
+    assert seqs(log) == [1, 4, 5, 6], "as the engine recovers"
+    assert [each.file for each in log.accepted] == ["000001.wal", "000001.wal"]
+    log.close()
+
+
+def test_of_the_files_that_were_read_only_so_many_stay_open(
+    writer: LogWriter, log: EngineLog, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log_directory, "READ_FILES_MAX", 2)
+    for _ in range(5):
+        write(writer, 1)
+        writer.rotate()
+    write(writer, 1)
+    assert seqs(log) == [1, 2, 3, 4, 5, 6]
+    flip(directory / "000001.wal", 20)
+    writer.rotate()
+    assert seqs(log) == [], "too long ago"
+    flip(directory / "000005.wal", 20)
+    writer.rotate()
+    with pytest.raises(ChangedLog, match=r"000005.wal"):
+        log.read_new()
 
 
 def test_a_wake_ends_a_wait(log: EngineLog) -> None:
