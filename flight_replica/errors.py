@@ -5,6 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 
+def without_table(name: str, text: str) -> str:
+    """`text` without the name of the table in front, for one that says it already."""
+    return text.removeprefix(f"table {name!r}: ")
+
+
 class ReplicaError(Exception):
     """Base of every error raised on purpose. `retryable`: the same call may succeed later."""
 
@@ -166,6 +171,12 @@ class Unavailable(ReplicaError):
     """The table or server isn't ready, or the wait for a position ended; try again."""
 
     retryable = True
+
+
+class NotServed(Unavailable):
+    """The table can't be served before somebody mends what the message names."""
+
+    retryable = False
 
 
 class Conflict(Unavailable):

@@ -130,7 +130,15 @@ class EngineLog:
         if self._problem is None:
             return
         problem, go_on = self._problem
-        _log.warning("log damage passed over path=%s reason=%s", self._path, problem)
+        if covered_through is None:
+            _log.warning("log damage passed over path=%s reason=%s", self._path, problem)
+        else:
+            _log.info(
+                "log read on behind files that were removed path=%s after_seq=%s covered_through=%d",
+                self._path,
+                problem.after_seq,
+                covered_through,
+            )
         self.accepted.append(problem)
         self._problem = None
         self._last_seq = covered_through

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from flight_replica.beside.engine_feed import EngineFeed
 from flight_replica.beside.history import EngineTableSettings, History, HistoryOver
-from flight_replica.errors import ReplicaError, Unavailable
+from flight_replica.errors import ReplicaError, Unavailable, without_table
 from flight_replica.log.backoff import Backoff, BackoffConfig
 
 _log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ class EngineTable:
         """What a caller gets for it: `Unavailable` for what may pass."""
         if isinstance(error, ReplicaError) and not error.retryable:
             return error
-        return Unavailable(f"table {self.name!r}: {error}")
+        return Unavailable(f"table {self.name!r}: {without_table(self.name, str(error))}")
 
     def _say(self, error: Exception) -> None:
         """Keep and log why there is no feed, once as long as it stays so."""

@@ -10,7 +10,7 @@ from uuid import UUID
 import pyarrow as pa
 
 from flight_replica.digest import digest
-from flight_replica.errors import InvalidStatement, TableNotFound, Unavailable
+from flight_replica.errors import InvalidStatement, TableNotFound, Unavailable, without_table
 from flight_replica.flightsql import feeds, information_schema
 from flight_replica.flightsql.options import MS_MAX
 from flight_replica.flightsql.service import Service, TableEntry
@@ -266,7 +266,8 @@ def _digest_relation(call: TableFunction, service: Service) -> Relation:
         raise TableNotFound(f"there is no table {spelled!r}")
     schema = entry.schema
     if schema is None:
-        raise Unavailable(f"table {entry.name!r} is {entry.state}: {entry.reason}")
+        reason = without_table(entry.name, entry.reason)
+        raise Unavailable(f"table {entry.name!r} is {entry.state}: {reason}")
     start, end = _key(call, 1), _key(call, 2)
 
     def compute(view: View) -> pa.Table:

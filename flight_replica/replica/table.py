@@ -13,7 +13,17 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from flight_replica.base.on_demand import OnDemandBase
-from flight_replica.errors import BaseNotUsable, Closed, LineageChanged, LogGap, TableNotFound, Unavailable
+from flight_replica.errors import (
+    BaseNotUsable,
+    Closed,
+    DamagedLog,
+    LineageChanged,
+    LogGap,
+    NotServed,
+    TableNotFound,
+    Unavailable,
+    without_table,
+)
 from flight_replica.log.backoff import Backoff, BackoffConfig
 from flight_replica.replica.follower import Follower
 from flight_replica.replica.published import Opening
@@ -64,6 +74,7 @@ class TableReplica:
         self._serving: Replica | None = None  # the opened one, once it can be read
         self._state = TableState.LOADING
         self._reason = "not opened yet"
+        self._is_final = False  # the reason is one that doesn't pass by itself
         self._thread = threading.Thread(target=self._run, name=f"table-{name}", daemon=True)
         self._thread.start()
 
@@ -80,9 +91,10 @@ class TableReplica:
     def replica(self) -> Replica:
         """The table as it can be read. Raises `Unavailable` with the reason while it can't."""
         with self._lock:
-            replica, state, reason = self._serving, self._state, self._reason
+            replica, state, reason, is_final = self._serving, self._state, self._reason, self._is_final
         if replica is None:
-            raise Unavailable(f"table {self.name!r} is {state}: {reason}")
+            error = NotServed if is_final else Unavailable
+            raise error(f"table {self.name!r} is {state}: {without_table(self.name, reason)}")
         return replica
 
     def origin_clock_us(self) -> int | None:
@@ -116,7 +128,8 @@ class TableReplica:
             except (LogGap, LineageChanged) as reason:
                 self._say(TableState.LOADING, f"starting afresh: {reason}")
             except Exception as error:
-                self._say(TableState.LOADING, str(error), logging.WARNING)
+                is_final = isinstance(error, DamagedLog)
+                self._say(TableState.LOADING, str(error), logging.WARNING, is_final=is_final)
             self._stop.wait(backoff.next_seconds())
 
     def _serve_one_lineage(self, backoff: Backoff) -> None:
@@ -177,9 +190,12 @@ class TableReplica:
         elif reason:
             self._say(TableState.LOADING, reason)
 
-    def _say(self, state: TableState, reason: str, level: int = logging.INFO) -> None:
+    def _say(
+        self, state: TableState, reason: str, level: int = logging.INFO, *, is_final: bool = False
+    ) -> None:
         """Keep and log how the table is, once as long as it stays so."""
         with self._lock:
+            self._is_final = is_final
             if (self._state, self._reason) == (state, reason):
                 return
             self._state, self._reason = state, reason

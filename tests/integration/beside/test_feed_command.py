@@ -193,6 +193,25 @@ def test_a_table_that_cannot_be_told_yet_says_what_it_waits_for(tmp_path: Path) 
         until(lambda: "waiting for a flush" in str(status(uri, "kv")["reason"]), "it says so")
         with pytest.raises(ReplicaError, match="waiting for a flush"):
             rows(uri, "SELECT * FROM merutable_changes('kv', 0)")
+        with pytest.raises(ReplicaError, match="table 'kv' is waiting: catalog "):
+            rows(uri, "SELECT * FROM kv")
+        assert str(status(uri, "kv")["reason"]).startswith("table 'kv': catalog ")
+
+
+def test_over_a_damaged_log_nothing_is_served_and_no_retry_is_promised(tmp_path: Path) -> None:
+    crash = samples.scenario("s11") / "checkpoints"
+    engine = engine_at(crash / "t06_flipped_payload_byte_older_log", tmp_path)
+    engine.commit(
+        crash
+        / samples.checkpoint_facts(crash / "t06_flipped_payload_byte_older_log")["crash"]["catalog_from"]
+    )
+    feed = feed_server(engine)
+    with running(feed):
+        uri = uri_of(feed)
+        until(lambda: "checksum" in str(status(uri, "kv")["reason"]), "it says so")
+        assert status(uri, "kv")["state"] == "loading"
+        with pytest.raises(ReplicaError, match=r"table 'kv' is loading: log \d+.wal, offset .* the newest$"):
+            rows(uri, "SELECT * FROM kv")
 
 
 @pytest.mark.parametrize(

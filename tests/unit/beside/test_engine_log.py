@@ -255,6 +255,25 @@ def test_a_file_that_came_and_went_unread_is_told_at_once(writer: LogWriter, log
     assert seqs(log) == [5]
 
 
+def test_ops_that_the_files_cover_are_no_damage_in_the_log_of_the_server(
+    writer: LogWriter, log: EngineLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    write(writer, 2)
+    assert seqs(log) == [1, 2]
+    writer.rotate()
+    write(writer, 2)
+    writer.rotate().unlink()
+    write(writer, 1)
+    with pytest.raises(MissedLog):
+        log.read_new()
+    log.pass_over(covered_through=4)
+    assert seqs(log) == [5]
+    (record,) = caplog.records
+    assert record.levelname == "INFO" and "damage" not in record.message
+    assert "after_seq=2 covered_through=4" in record.message
+
+
 def test_what_was_missed_is_told_more_precisely_once_the_log_goes_on(
     writer: LogWriter, log: EngineLog
 ) -> None:
