@@ -6,6 +6,7 @@ import argparse
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from flight_replica.access import add_server_access, server_access
@@ -146,6 +147,9 @@ def _serve(options: argparse.Namespace) -> int:
         raise ConfigError("give either --primary, or one --base or more")
     if options.table and options.primary is None:
         raise ConfigError("--table goes with --primary")
+    address = urlsplit(options.primary or "")
+    if address.netloc and (path := address.path.strip("/")):
+        raise ConfigError(f"--primary names a server: say --table {path} for one table of it")
     bases, claims = _bases(options)
     access = server_access(options)
     upstream = None

@@ -132,6 +132,11 @@ def test_a_wrong_option_is_one_line_that_names_it(
         (["--base", "x=iceberg:y", "--feed", "x=http://h:1"], "http://h:1: expected grpc://HOST:PORT"),
         (["--table", "x", "--base", "x=iceberg:y"], "--table goes with --primary"),
         (["--primary", "nowhere"], "nowhere"),
+        (["--primary", "grpc://h:1/x"], "--primary names a server: say --table x"),
+        (["--base", "x=merutable:"], "--base x=merutable:: expected a place behind the kind"),
+        (["--base", "x=merutable:file://elsewhere/t"], "a file on another host can't be read"),
+        (["--base", "x=merutable:s3://id:secret@bucket/t"], "credentials don't belong in a URI"),
+        (["--base", "x=iceberg:/t/metadata"], "not an Iceberg metadata file"),
     ],
 )
 def test_options_that_do_not_fit_are_one_clear_line(arguments: list[str], said: str) -> None:
