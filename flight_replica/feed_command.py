@@ -136,12 +136,13 @@ def _tables(options: argparse.Namespace) -> dict[str, EngineTableSettings]:
         tables[name] = EngineTableSettings(
             catalog=catalog,
             log=log,
-            schema=schema_file(schemas.pop(name)) if name in schemas else None,
+            schema=schema_file(name, schemas.pop(name)) if name in schemas else None,
             level_targets=_number(name, targets.pop(name)) if name in targets else None,
             texts=_texts(name, texts.pop(name)) if name in texts else TextColumns(),
             accept_damage=options.accept_damaged_log,
             retain_bytes=options.retain_bytes,
         )
+        tables[name].check(name)
     for option, left in (("--schema", schemas), ("--text", texts), ("--level-targets", targets)):
         for name in left:
             raise ConfigError(f"{option} {name}=…: there is no --table {name}=… that it goes with")
@@ -186,6 +187,6 @@ def _texts(name: str, text: str) -> TextColumns:
 
 
 def _number(name: str, text: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ConfigError(f"--level-targets {name}={text}: {text!r} isn't a number")
     return int(text)

@@ -131,11 +131,16 @@ class TableSchema:
         Raises `SchemaMismatch`. Source: MF 4.3.
         """
         try:
-            columns = tuple(_column_from_engine(column) for column in _items(document["columns"]))
-            key = tuple(columns[_index(index)].name for index in _items(document["primary_key"]))
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise SchemaMismatch(f"not an engine schema ({error!r}): {str(document)[:200]}") from error
-        return cls(columns, key)
+            columns = tuple(_column_from_engine(column) for column in _items(_member(document, "columns")))
+            numbers = [_index(number) for number in _items(_member(document, "primary_key"))]
+        except (TypeError, ValueError, OverflowError) as error:
+            raise SchemaMismatch(f"not an engine schema: {error}") from error
+        for number in numbers:
+            if number >= len(columns):
+                raise SchemaMismatch(
+                    f"not an engine schema: primary_key has {number}, there are {len(columns)} columns from 0"
+                )
+        return cls(columns, tuple(columns[number].name for number in numbers))
 
 
 def _check_names(names: Sequence[str], what: str) -> None:
@@ -171,22 +176,26 @@ _ENGINE_TYPES = {
 
 
 def _column_from_engine(entry: object) -> Column:
-    if not isinstance(entry, Mapping):
-        raise TypeError(f"column {entry!r}")
-    name, kind = str(entry["name"]), _engine_type(entry["col_type"])
+    name, kind = str(_member(entry, "name")), _engine_type(_member(entry, "col_type"))
+    is_nullable = bool(_member(entry, "nullable"))
+    assert isinstance(entry, Mapping), "it has members"
     default = entry.get("initial_default")
     value = None if default is None else _engine_value(default, kind)
-    return Column(name, kind, bool(entry["nullable"]), value)
+    return Column(name, kind, is_nullable, value)
 
 
 def _engine_type(col_type: object) -> pa.DataType:
     if isinstance(col_type, Mapping):
-        return pa.binary(_index(col_type["FixedLenByteArray"]))
+        return pa.binary(_index(_member(col_type, "FixedLenByteArray")))
+    if str(col_type) not in _ENGINE_TYPES:
+        raise ValueError(f"there is no type {_shown(col_type)}")
     return _ENGINE_TYPES[str(col_type)]
 
 
-def _engine_value(tagged: Mapping[str, object], kind: pa.DataType) -> object:
+def _engine_value(tagged: object, kind: pa.DataType) -> object:
     """The value of `{"Int64": 1}` or `{"Bytes": [104, 105]}`."""
+    if not isinstance(tagged, Mapping) or len(tagged) != 1:
+        raise ValueError(f"{_shown(tagged)} is no default value")
     ((tag, value),) = tagged.items()
     if tag == "Bytes":
         return bytes(_index(byte) for byte in _items(value))
@@ -195,14 +204,28 @@ def _engine_value(tagged: Mapping[str, object], kind: pa.DataType) -> object:
 
 def _items(value: object) -> Sequence[object]:
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise TypeError(f"expected a list, found {value!r}")
+        raise TypeError(f"expected a list, found {_shown(value)}")
     return value
 
 
 def _index(value: object) -> int:
     if not isinstance(value, int) or value < 0:
-        raise ValueError(f"expected a number from 0, found {value!r}")
+        raise ValueError(f"expected a number from 0, found {_shown(value)}")
     return value
+
+
+def _member(value: object, name: str) -> object:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected an object with {name!r}, found {_shown(value)}")
+    if name not in value:
+        raise ValueError(f"{name!r} is missing in {_shown(value)}")
+    return value[name]
+
+
+def _shown(value: object) -> str:
+    """The beginning of a JSON value: a whole document fits no message."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 # --- values -----------------------------------------------------------------------------------------

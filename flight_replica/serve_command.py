@@ -226,14 +226,14 @@ def _bases(options: argparse.Namespace) -> tuple[dict[str, StatedBase], dict[str
             place.partition(":")[2],
             key=key.split(",") if key is not None else None,
             base_seq=_seq(seq, name) if seq is not None else None,
-            schema=schema_file(schema) if schema is not None else None,
+            schema=schema_file(name, schema) if schema is not None else None,
             is_insert_only=name in options.insert_only,
         )
     return bases, claims
 
 
 def _seq(text: str, name: str) -> int:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ConfigError(f"--base-seq {name}={text}: {text!r} isn't a seq")
     return int(text)
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from flight_replica.errors import ConfigError
+from flight_replica.errors import ConfigError, SchemaMismatch
 from flight_replica.schema import TableSchema
 
 __all__ = ["above_zero", "pairs", "schema_file"]
@@ -26,17 +26,23 @@ def pairs(options: Sequence[str], option: str) -> dict[str, str]:
     return found
 
 
-def schema_file(path: str) -> TableSchema:
-    """The schema in a file of merutable's JSON. Raises `ConfigError`, `SchemaMismatch`."""
+def schema_file(name: str, path: str) -> TableSchema:
+    """The schema of `--schema NAME=PATH`, a file of merutable's JSON. Raises `ConfigError`."""
+    place = f"--schema {name}=…: schema file {path}"
     try:
         document = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"schema file {path} can't be read: {error}") from error
-    return TableSchema.from_engine_json(document)
+    except OSError as error:
+        raise ConfigError(f"{place} can't be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{place} can't be read: it isn't JSON ({error})") from error
+    try:
+        return TableSchema.from_engine_json(document)
+    except SchemaMismatch as error:
+        raise ConfigError(f"{place}: {error}") from error
 
 
 def above_zero(text: str) -> int:
     """The type of an option, for argparse."""
-    if not text.isdigit() or int(text) == 0:
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} isn't a number above 0")
     return int(text)

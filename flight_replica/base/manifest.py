@@ -180,7 +180,7 @@ def compacted_to(properties: Mapping[str, object], name: str) -> int | None:
     level = properties.get(_LEVEL_PROPERTY)
     if level is None:
         return None
-    if not str(level).isdigit():
+    if not str(level).isdecimal():
         raise BaseError(f"manifest {name}: property {_LEVEL_PROPERTY} is {str(level)[:100]!r}")
     return int(str(level))
 

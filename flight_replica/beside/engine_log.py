@@ -86,6 +86,11 @@ class EngineLog:
         self.pending: str | None = None  # what stands unread at the end of the log: cut off, or bad
         self.accepted: list[DamagedLog] = []  # what was passed over
 
+    @property
+    def has_files(self) -> bool:
+        """Whether the last look found a log."""
+        return self._files.has_files
+
     def read_new(self) -> list[WriteBatch]:
         """What has become whole since the last call, in log order, about 8 MiB at most; [] for nothing.
 

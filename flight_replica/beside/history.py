@@ -34,14 +34,17 @@ from flight_replica.beside.recent_ops import RecentOps
 from flight_replica.beside.table_changes import TableChanges
 from flight_replica.beside.tombstones import LostTombstones
 from flight_replica.errors import (
+    BaseError,
     ChangedLog,
     Closed,
+    ConfigError,
     DamagedLog,
     LogGap,
     MissedLog,
     ReplicaError,
     SchemaMismatch,
     Unavailable,
+    without_table,
 )
 from flight_replica.log.backoff import Backoff, BackoffConfig
 from flight_replica.replica.widening import wider
@@ -67,6 +70,21 @@ class EngineTableSettings:
     texts: TextColumns = BYTES  # byte columns that are strings throughout
     accept_damage: bool = False
     retain_bytes: int = 1 << 30  # of recent ops on disk; what isn't flushed stays in any case
+
+    def check(self, name: str) -> None:
+        """Raise `ConfigError` for what is stated of table `name` and its files say otherwise."""
+        if (self.log / "metadata").is_dir():
+            raise ConfigError(
+                f"table {name!r}: the log directory {self.log} holds metadata/, so it is a catalog's"
+            )
+        try:
+            version = EngineCatalog(self.catalog, name, self.schema, self.texts).read()
+            self.texts.check(version.schema)
+            LostTombstones(name, self.level_targets).check(version)
+        except (ConfigError, SchemaMismatch) as error:
+            raise ConfigError(f"table {name!r}: {without_table(name, str(error))}") from error
+        except BaseError:  # nothing is committed yet, or damaged: whoever opens the table says so
+            return
 
 
 class HistoryOver(ReplicaError):
@@ -262,11 +280,22 @@ class History:
         if is_drained:
             self._check_stored()
             self._is_behind = False
+        without_log = self._why_without_log() if is_drained else None
+        if is_drained and without_log is None:
             self.feed.confirm(looked_at_us)
         if self.feed.files_reach is not None and (is_drained or held is not None):
             self.is_served.set()
-        self._say(held or self._look_error)
+        self._say(held or self._look_error or without_log)
         return has_news and held is None
+
+    def _why_without_log(self) -> Unavailable | None:
+        """An engine makes a log when it opens a table: without one nobody can tell what isn't flushed."""
+        if self._log.has_files:
+            return None
+        return Unavailable(
+            f"table {self._name!r}: there is no log file in {self._settings.log}, so nothing tells what its "
+            "engine has beyond the files"
+        )
 
     def _has_no_trouble_behind(self) -> bool:
         """Whether the log gave all there was, not only what stands before a hole or damage in it."""

@@ -107,6 +107,12 @@ class LogDirectory:
             return tuple(self._held)
 
     @property
+    def has_files(self) -> bool:
+        """Whether the last look found a log."""
+        with self._lock:
+            return bool(self._listed)
+
+    @property
     def replaced(self) -> str | None:
         """Why what lies there now can't be the log that was read before; None while it is."""
         return self._replaced

@@ -38,19 +38,23 @@ class LostTombstones:
         self._keeps_by_path: dict[str, bool] = {}  # whether a file shows that its level keeps tombstones
         self._seqs_by_path: dict[str, BitMap64] = {}
 
-    def newest(self, version: CatalogVersion, known_from: int) -> int:
-        """The newest seq that may have been a tombstone which is gone; 0 when none can be.
-
-        Every op after `known_from` is known from elsewhere. Raises `ConfigError` when the files contradict
-        the stated level targets, and what reading them raises.
-        """
+    def check(self, version: CatalogVersion) -> None:
+        """Raise `ConfigError` when the files contradict the stated level targets."""
         deepest = version.level_max
-        self._forget_others(version.files)
         if self._level_targets is not None and deepest > self._level_targets + 1:
             raise ConfigError(
                 f"table {self._table!r}: --level-targets says {self._level_targets}, but its files are "
                 f"compacted to level {deepest}, which takes {deepest - 1}"
             )
+
+    def newest(self, version: CatalogVersion, known_from: int) -> int:
+        """The newest seq that may have been a tombstone which is gone; 0 when none can be.
+
+        Every op after `known_from` is known from elsewhere. Raises as `check`, and what reading files raises.
+        """
+        self.check(version)
+        deepest = version.level_max
+        self._forget_others(version.files)
         if deepest == 0 or self._are_kept(version, deepest):
             return 0
         return _newest_missing((self._seqs(file) for file in version.files), known_from)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import duckdb
 
-from flight_replica.errors import DatabaseLost
+from flight_replica.errors import ConfigError, DatabaseLost
 
 
 def quote(name: str) -> str:
@@ -35,7 +35,7 @@ def open_database(
     """The root connection of a database: in `path`, or in memory. Sessions are its `cursor()`s.
 
     SQL on it reaches files below `readable` only, and no setting can be changed afterwards. `settings` are
-    SET statements of the caller's own.
+    SET statements of the caller's own. Raises `ConfigError` for a memory limit that DuckDB doesn't take.
     """
     connection = duckdb.connect(str(path) if path is not None else ":memory:")
     statements: list[str] = [
@@ -47,7 +47,7 @@ def open_database(
         "SET GLOBAL python_enable_replacements = false",  # names in FROM never mean Python's variables
     ]
     if memory_limit is not None:
-        statements.append(f"SET GLOBAL memory_limit = {literal(memory_limit)}")
+        _limit_memory(connection, memory_limit)
     if temp_directory is not None:
         statements.append(f"SET GLOBAL temp_directory = {literal(str(temp_directory))}")
     directories = ", ".join(literal(str(directory.resolve())) for directory in readable)
@@ -61,6 +61,15 @@ def open_database(
     for statement in statements:
         connection.execute(statement)
     return connection
+
+
+def _limit_memory(connection: duckdb.DuckDBPyConnection, size: str) -> None:
+    try:
+        connection.execute(f"SET GLOBAL memory_limit = {literal(size)}")
+    except duckdb.Error as error:
+        connection.close()
+        reason = str(error).partition("\n")[0].partition("Error: ")[2]
+        raise ConfigError(f"--memory-limit {size}: {reason}") from error
 
 
 def check_database(session: Callable[[], duckdb.DuckDBPyConnection]) -> None:

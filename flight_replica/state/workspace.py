@@ -24,7 +24,8 @@ class Workspace:
     """One process's place for states: a folder nobody else uses, and one database over it.
 
     `directory` None: a temporary folder, removed at `close`. What an earlier process left is removed at open.
-    Raises `ConfigError` when the folder is in use or holds something else. Thread-safe.
+    Raises `ConfigError` when the folder is in use or holds something else, or the limit is no size.
+    Thread-safe.
     """
 
     def __init__(self, directory: Path | None = None, *, memory_limit: str | None = None) -> None:
@@ -38,9 +39,13 @@ class Workspace:
         self._remove_files()
         self._states.mkdir()
         self._numbers = itertools.count(1)
-        self.database = open_database(
-            readable=[self._states], memory_limit=memory_limit, temp_directory=self.directory / "spill"
-        )
+        try:
+            self.database = open_database(
+                readable=[self._states], memory_limit=memory_limit, temp_directory=self.directory / "spill"
+            )
+        except BaseException:
+            self._let_go()
+            raise
 
     def _claim(self) -> int:
         try:
@@ -77,6 +82,9 @@ class Workspace:
     def close(self) -> None:
         """Close the database and let go of the folder. No state or view may be left."""
         self.database.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         self._remove_files()
         os.close(self._lock_file)
         if self._is_temporary:

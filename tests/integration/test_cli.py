@@ -124,6 +124,8 @@ def test_a_wrong_option_is_one_line_that_names_it(
         (["--base", "x=iceberg:y", "--base", "x=iceberg:z"], "x is given twice"),
         (["--base", "x=merutable:y", "--schema", "x=/nowhere"], "schema file /nowhere can't be read"),
         (["--base", "x=iceberg:y", "--base-seq", "x=many"], "'many' isn't a seq"),
+        (["--base", "x=iceberg:y", "--base-seq", "x=²"], "'²' isn't a seq"),
+        (["--base", "x=iceberg:y", "--memory-limit", "lots"], "--memory-limit lots: Memory must"),
         (["--base", "x=iceberg:y", "--key", "z=id"], "there is no --base z="),
         (["--feed", "x=grpc://h:1"], "give either --primary, or one --base or more"),
         (["--base", "x=merutable:y", "--key", "x=id"], "it doesn't go with a --base of kind merutable"),

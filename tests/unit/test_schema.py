@@ -319,6 +319,8 @@ def test_the_engines_schema_keeps_types_key_order_and_initial_defaults() -> None
         {"columns": [engine_column("a", {"FixedLenByteArray": 0}, False)], "primary_key": [0]},
         {"columns": [engine_column("a", "Int64", False)] * 2, "primary_key": [0]},
         {"columns": ["a"], "primary_key": [0]},
+        {"columns": [engine_column("a", "Int64", False) | {"initial_default": 7}], "primary_key": [0]},
+        {"columns": [engine_column("a", "Int64", False) | {"initial_default": {}}], "primary_key": [0]},
     ],
 )
 def test_an_engine_schema_that_describes_no_table_is_refused(document: dict[str, object]) -> None:

@@ -225,6 +225,8 @@ def test_over_a_damaged_log_nothing_is_served_and_no_retry_is_promised(tmp_path:
         (["--table", "kv=/tmp,/tmp", "--publish", "kv=iceberg:/x"], "expected merutable:URI or flight"),
         (["--table", "kv=/tmp,/tmp", "--level-targets", "kv=many"], "'many' isn't a number"),
         (["--table", "kv=/tmp,/tmp", "--schema", "kv=/nowhere"], "schema file /nowhere can't be read"),
+        (["--table", "kv=/tmp,/tmp", "--level-targets", "kv=²"], "'²' isn't a number"),
+        (["--table", "kv=/tmp,/tmp", "--memory-limit", "lots"], "--memory-limit lots: Memory must"),
         (["--table", "kv=/tmp,/tmp", "--listen", "0.0.0.0:0"], "without --auth everybody"),
     ],
 )
@@ -234,3 +236,69 @@ def test_a_wrong_option_is_one_clear_line(options: list[str], message: str) -> N
         assert feed.wait() == 1
         (line,) = feed.errors
         assert line.startswith("flight-replica: ") and message in line
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{}", "not an engine schema: 'columns' is missing in {}"),
+        (
+            '{"columns": [], "primary_key": [0]}',
+            "not an engine schema: primary_key has 0, there are 0 columns",
+        ),
+        ('{"columns": [7], "primary_key": [0]}', "expected an object with 'name', found 7"),
+        (json.dumps([{"note": "x" * 500}]), "expected an object with 'columns', found [{'note': 'xxxxx"),
+        ("columns", "can't be read: it isn't JSON ("),
+    ],
+)
+def test_a_file_that_is_no_schema_is_one_line_that_names_it(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "schema.json"
+    path.write_text(text)
+    feed = Process("flight_replica", "feed", "--table", "kv=/tmp,/tmp", "--schema", f"kv={path}")
+    with running(feed):
+        assert feed.wait() == 1
+        (line,) = feed.errors
+        assert f"--schema kv=…: schema file {path}" in line and message in line
+        assert len(line) < 300 and "Error" not in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--text", "kv=nope"], "table 'kv': text column 'nope' is none of the columns"),
+        (["--text", "kv=id"], "table 'kv': text column 'id' is int64"),
+        (["--level-targets", "kv=0"], "table 'kv': --level-targets says 0, but its files are compacted to"),
+    ],
+)
+def test_what_the_files_contradict_is_told_at_the_start(
+    options: list[str], message: str, tmp_path: Path
+) -> None:
+    engine = engine_at(checkpoints_in_order(samples.scenario("s04"))[-1], tmp_path)
+    feed = feed_server(engine, *options)
+    with running(feed):
+        assert feed.wait() == 1
+        (line,) = feed.errors
+        assert line.startswith("flight-replica: ") and message in line
+
+
+def test_a_catalog_in_the_place_of_the_log_is_one_clear_line(tmp_path: Path) -> None:
+    engine = engine_at(checkpoints_in_order(samples.scenario("s04"))[-1], tmp_path)
+    for catalog in (engine.catalog, engine.log):
+        feed = Process("flight_replica", "feed", "--table", f"kv={catalog},{engine.catalog}")
+        with running(feed):
+            assert feed.wait() == 1
+            (line,) = feed.errors
+            assert f"the log directory {engine.catalog} holds metadata/" in line
+
+
+def test_a_directory_without_a_log_is_said_and_proves_no_freshness(tmp_path: Path) -> None:
+    engine = engine_at(checkpoints_in_order(samples.scenario("s04"))[-1], tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    feed = Process("flight_replica", "feed", "--table", f"kv={engine.catalog},{elsewhere}")
+    with running(feed):
+        uri = uri_of(feed)
+        until(lambda: status(uri, "kv")["state"] == "degraded", "it is served as the files have it")
+        found = status(uri, "kv")
+        assert f"there is no log file in {elsewhere}" in str(found["reason"])
+        assert found["lag_ms"] in (None, -1)
