@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from flight_replica.flightsql.service import Service, TableEntry
 from flight_replica.flightsql.streams import batch_rows
 from flight_replica.log.feed import TableFeed
 from flight_replica.log.source import FeedMark
+from flight_replica.position import TablePosition
 from flight_replica.schema import TableSchema
 from flight_replica.sql.calls import INFORMATION_PREFIX
 from flight_replica.sql.database import quote
@@ -80,6 +81,7 @@ class Relation:
 
     schema: pa.Schema
     open: Callable[[View], Data]
+    position: TablePosition | None = None  # of the table whose changes it gives, as far as they go
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +307,15 @@ def _changes_relation(call: TableFunction, service: Service, lineage: UUID | Non
         batches = feeds.bounded_batches(feed, since, mark.through, feed_schema)
         return pa.RecordBatchReader.from_batches(renamed, _renamed(batches, renamed))
 
-    return Relation(renamed, read)
+    known = (entry.position for entry in service.tables() if entry.name == feed.table)
+    return Relation(renamed, read, next((_as_far_as(mark, at) for at in known), None))
+
+
+def _as_far_as(mark: FeedMark, at: TablePosition) -> TablePosition:
+    """Where changes that end at the mark stand, of a table that stands at `at` now."""
+    if at.visible_seq == mark.through:
+        return at
+    return replace(at, visible_seq=mark.through, commit_time_us=mark.commit_time_us, lag_us=-1)
 
 
 def _sql_names(table: TableSchema, feed_schema: pa.Schema) -> list[str]:

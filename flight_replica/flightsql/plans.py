@@ -111,8 +111,11 @@ class QueryPlan:
         self._sql = sql
         self._rows = rows
         self._relations = relations
-        self.schema = with_position(schema, view.positions)
-        self.app_metadata = encode_positions(view.positions)
+        shown = {at.table for at in view.positions}
+        changes = [relation.position for _, relation in relations if relation.position is not None]
+        positions = [*view.positions, *(at for at in changes if at.table not in shown)]
+        self.schema = with_position(schema, positions)
+        self.app_metadata = encode_positions(positions)
         self._slots = slots
         self._limits = limits
         self._pulling = threading.Lock()  # held while the session works, not while the client takes a batch

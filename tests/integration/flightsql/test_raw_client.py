@@ -277,6 +277,16 @@ def test_bounded_changes_carry_their_mark_and_end_where_they_were_planned(
     assert json.loads(found.schema.metadata[b"merutable.primary_key"]) == ["id"]
 
 
+def test_changes_in_sql_say_how_far_they_go(raw: RawClient, service: MemoryService) -> None:
+    info = raw.info("SELECT count(*) AS n FROM merutable_changes('Orders', 1)")
+    service.put("orders", _order(4))
+    (at,), _ = decode_positions(info.app_metadata)
+    assert (at.table, at.visible_seq) == ("orders", 3)
+    rows = raw.open(info).read_all()
+    assert rows.to_pylist() == [{"n": 2}]
+    assert json.loads(rows.schema.metadata[b"merutable.position"])["tables"][0]["visible_seq"] == 3
+
+
 def test_a_table_column_named_as_the_feeds_own_renames_those_in_sql_only(
     raw: RawClient, service: MemoryService
 ) -> None:
