@@ -1,4 +1,4 @@
-"""The command line's options about who may connect to a server: logins, TLS, and how far it is open.
+"""The command line's options about who may connect to a server, and what they may use up.
 
 Secrets come out of files or environment variables alone: a command line can be read by every process.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import logging
+import math
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flight_replica.errors import ConfigError
+from flight_replica.table_options import pairs
 
 if TYPE_CHECKING:
     from flight_replica.flightsql.auth import Logins
+    from flight_replica.flightsql.limits import ServerLimits
     from flight_replica.flightsql.tls import ServerTls
 
 logger = logging.getLogger(__name__)
@@ -31,6 +34,7 @@ class ServerAccess:
 
     logins: Logins
     tls: ServerTls | None
+    limits: ServerLimits
 
     @property
     def scheme(self) -> str:
@@ -38,7 +42,15 @@ class ServerAccess:
 
 
 def add_server_access(parser: argparse.ArgumentParser) -> None:
-    """--auth, --users, --jwt-…, --tls-…, --mtls-ca."""
+    """--auth, --users, --jwt-…, --tls-…, --mtls-ca, --limit."""
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="set a limit of the server, such as statement_seconds=60 or result_bytes_max=1000000000 "
+        "(repeatable; names and defaults: docs/flight-sql/limits.md)",
+    )
     group = parser.add_argument_group(
         "who may connect", "Without any of these everybody may, from this machine alone."
     )
@@ -106,7 +118,25 @@ def server_access(options: argparse.Namespace) -> ServerAccess:
     tls = _server_tls(options)
     _check_users(options)
     _check_reach(options, tls)
-    return ServerAccess(_logins(options), tls)
+    return ServerAccess(_logins(options), tls, _limits(options))
+
+
+def _limits(options: argparse.Namespace) -> ServerLimits:
+    from flight_replica.flightsql.limits import DEFAULT_LIMITS
+
+    defaults = asdict(DEFAULT_LIMITS)
+    found: dict[str, float] = {}
+    for name, text in pairs(options.limit, "--limit").items():
+        if name not in defaults:
+            raise ConfigError(f"--limit {name}={text}: there is no such limit, only {', '.join(defaults)}")
+        kind = type(defaults[name])  # a number of things, or seconds
+        try:
+            found[name] = kind(text)
+        except ValueError:
+            found[name] = -1
+        if not 0 <= found[name] < math.inf:
+            raise ConfigError(f"--limit {name}={text}: expected a number from 0, such as {defaults[name]}")
+    return replace(DEFAULT_LIMITS, **found)  # type: ignore[arg-type]
 
 
 def _server_tls(options: argparse.Namespace) -> ServerTls | None:

@@ -51,7 +51,7 @@ def serve_until_signal(service: ClosableService, address: tuple[str, int], acces
     with ExitStack() as closing:
         closing.callback(service.close)
         _check_listen(address)
-        server = FlightSqlServer(service, *address, logins=access.logins, tls=access.tls)
+        server = FlightSqlServer(service, *address, access.limits, logins=access.logins, tls=access.tls)
         closing.callback(server.close)
         print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
         while not stop.wait(1.0):

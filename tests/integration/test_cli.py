@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from flight_replica.cli import main
+from flight_replica.errors import ReplicaError
 from tests.processes import (
     Process,
     Server,
@@ -115,6 +116,14 @@ def test_a_wrong_option_is_one_line_that_names_it(
     assert said in line
 
 
+def test_a_limit_that_is_set_counts(tmp_path: Path) -> None:
+    server = Server("primary", "--data", str(tmp_path), "--limit", "result_bytes_max=1000")
+    with running(server):
+        assert rows(server.uri, "SELECT 1") == [(1,)]
+        with pytest.raises(ReplicaError, match="result_bytes_max is 1000 bytes"):
+            rows(server.uri, "SELECT range FROM range(1000)")
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -134,6 +143,9 @@ def test_a_wrong_option_is_one_line_that_names_it(
         (["--base", "x=iceberg:y", "--feed", "x=http://h:1"], "http://h:1: expected grpc://HOST:PORT"),
         (["--table", "x", "--base", "x=iceberg:y"], "--table goes with --primary"),
         (["--primary", "nowhere"], "nowhere"),
+        (["--primary", "grpc://h:1", "--limit", "nope=1"], "there is no such limit, only statement_seconds,"),
+        (["--primary", "grpc://h:1", "--limit", "pins_max=1.5"], "expected a number from 0, such as 32"),
+        (["--primary", "grpc://h:1", "--limit", "pin_seconds=inf"], "expected a number from 0, such as 3600"),
         (["--primary", "grpc://h:1/x"], "--primary names a server: say --table x"),
         (["--base", "x=merutable:"], "--base x=merutable:: expected a place behind the kind"),
         (["--base", "x=merutable:file://elsewhere/t"], "a file on another host can't be read"),

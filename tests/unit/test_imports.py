@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "demo_writer": {"client", "demo_orders"},
     "stopping": set(),
     "demo": {"client", "demo_orders", "stopping"},
-    "access": {"flightsql"},
+    "access": {"flightsql", "table_options"},
     "connecting": {"flightsql", "log"},
     "user_command": {"flightsql"},
     "listening": {"access", "flightsql", "stopping"},
