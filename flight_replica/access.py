@@ -30,7 +30,7 @@ _JWT_OPTIONS = ("jwt_secret_file", "jwks", "jwt_audience", "jwt_issuer", "jwt_re
 
 @dataclass(frozen=True, slots=True)
 class ServerAccess:
-    """How a server lets clients in."""
+    """How a server lets clients in, and how much they may use up."""
 
     logins: Logins
     tls: ServerTls | None

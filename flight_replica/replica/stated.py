@@ -190,6 +190,8 @@ class StatedTable:
             if isinstance(base, FlightBase):
                 base.close()
             raise
+        if not isinstance(base, FlightBase):
+            base = _Loaded(base, snapshot)
         return Opening(log, base, base_seq, max(base_seq, published.high_water))
 
     def _source(self, published: PublishedTable | None, feed_schema: TableSchema | None) -> BaseSource:

@@ -9,12 +9,12 @@ it runs: `guards.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flight_replica.errors import LimitExceeded, NotAllowed
 from flight_replica.sql.functions import AGGREGATE
 
-__all__ = ["GROWTH_MAX", "LAMBDA_LISTS", "check_aliases", "check_rows", "constant", "growth"]
+__all__ = ["GROWTH_MAX", "LAMBDA_LISTS", "check_rows", "constant", "growth"]
 
 Node = Mapping[str, object]
 
@@ -24,7 +24,6 @@ PADDING_FREE = 100  # characters; padding to a column's width isn't counted
 TEXT_MAX = 1_000  # bytes of a replacement, format or compared text
 SEPARATOR_MAX = 100  # bytes between joined texts
 DIGITS_MAX = 50  # of a whole number that is looked at; no DuckDB integer has more
-ALIASES_MAX = 300  # expressions that one alias may stand for
 ROWS_MAX = 10_000_000  # rows of range(), generate_series() in FROM
 
 # A width of four digits, or one taken from the arguments, in a `{:…}` or `%…` field.
@@ -62,35 +61,6 @@ def growth(name: str, arguments: Sequence[Node]) -> int:
     """
     rule = _RULES.get(name)
     return 1 if rule is None else max(1, rule(name, arguments))
-
-
-def check_aliases(select_list: Sequence[Node]) -> None:
-    """Bound what DuckDB writes out where items use aliases of items before them, `a + a AS b, b + b AS c`.
-
-    Each alias is replaced by its whole expression while the statement is planned, 2 ms each in the end, and
-    nothing interrupts that. A column of the same name counts as the alias.
-    """
-    sizes: dict[str, int] = {}  # folded alias -> how many expressions it stands for
-    for item in select_list:
-        names = [str(name).lower() for name in _column_names(item)]
-        size = 1 + sum(sizes.get(name, 0) for name in names)
-        if size > ALIASES_MAX:
-            raise LimitExceeded(f"aliases used in aliases stand for {size} expressions, limit {ALIASES_MAX}")
-        if alias := str(item.get("alias")).lower():
-            sizes[alias] = size
-
-
-def _column_names(root: object) -> Iterator[object]:
-    """The last part of every column name below."""
-    queue = [root]
-    while queue:
-        part = queue.pop()
-        if isinstance(part, Mapping):
-            if isinstance(names := part.get("column_names"), list) and names:
-                yield names[-1]
-            queue.extend(part.values())
-        elif isinstance(part, list):
-            queue.extend(part)
 
 
 def check_rows(name: str, arguments: Sequence[Node]) -> None:

@@ -21,9 +21,9 @@ from flight_replica.sql.functions import (
     TYPES,
     WINDOW,
 )
-from flight_replica.sql.hogs import GROWTH_MAX, LAMBDA_LISTS, check_aliases, check_rows, constant, growth
+from flight_replica.sql.hogs import GROWTH_MAX, LAMBDA_LISTS, check_rows, constant, growth
 from flight_replica.sql.names import INFORMATION_SCHEMA
-from flight_replica.sql.planning_cost import PlanningCost
+from flight_replica.sql.planning_cost import PlanningCost, check_aliases
 from flight_replica.sql.statement import Node, fold
 
 __all__ = ["HIDDEN_COLUMNS", "FoundCall", "Scope", "Walk", "items", "served_table", "text_of", "texts"]
