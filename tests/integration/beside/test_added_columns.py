@@ -71,5 +71,5 @@ def test_every_schema_of_a_scenario_is_followed(scenario: str, tmp_path: Path) -
             until(is_there, f"the feed is at {base_seq}: {table.trouble}")
             assert table.feed.high_water <= read_seq
             widths.append(len(table.feed.schema.columns))
-        until(lambda: len(table.feed.schema.columns) == len(engine.schema.columns), "the last schema is there")
+        until(lambda: len(table.feed.schema.columns) == len(engine.schema.columns), "the last schema")
         assert widths == sorted(widths)
