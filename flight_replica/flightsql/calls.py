@@ -11,17 +11,21 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from pyarrow import flight
 
 from flight_replica.errors import Busy, Cancelled, InvalidStatement, ReplicaError, TimedOut, Unavailable
 from flight_replica.flightsql.auth import Login, Logins
+from flight_replica.flightsql.observing import Phase, QueryKind
 from flight_replica.flightsql.options import OptionValue, ReadOptions, read_options
 from flight_replica.flightsql.sessions import Session, Sessions
 from flight_replica.flightsql.status import as_flight_error
 
 if TYPE_CHECKING:
+    from flight_replica.flightsql.activities import Activity
+    from flight_replica.flightsql.service import WriteResult
     from flight_replica.flightsql.transactions import Transaction
 
 logger = logging.getLogger(__name__)
@@ -48,7 +52,9 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
         self.is_still_allowed = login.is_good
         self.session = session
         self.transaction: Transaction | None = None  # the one that its statement is part of
+        self.activity: Activity | None = None  # the statement that it plans, runs or does
         self.peer = ""  # the connection's other end, once the handler has seen it
+        self.request_id = ""
         self._headers = headers
         self._reply_headers = dict(reply_headers)
         self._lock = threading.Lock()
@@ -91,6 +97,28 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
                 "(merutable-…)"
             )
         self._calls.sessions.change(self.session, values)
+
+    @contextmanager
+    def in_phase(self, phase: Phase) -> Iterator[None]:
+        """Its statement is in `phase` in the block."""
+        activity = self.activity
+        before = activity.enter(phase) if activity is not None else None
+        try:
+            yield
+        finally:
+            if activity is not None and before is not None:
+                activity.enter(before)
+
+    def reads(self, tables: Sequence[str]) -> None:
+        """Its statement reads these tables."""
+        if self.activity is not None:
+            self.activity.reads(tables)
+
+    def wrote(self, kind: QueryKind, done: WriteResult) -> WriteResult:
+        """Its statement has done this."""
+        if self.activity is not None:
+            self.activity.wrote(kind, done.table, done.seq, done.rows_affected)
+        return done
 
     def watch(self, context: flight.ServerCallContext) -> None:
         """From now on the work of this call ends when its client goes, or a limit set on it passes."""
@@ -301,13 +329,18 @@ class Slots:
 
     def take(self, call: Call) -> None:
         """Wait for a free place. Raises `Busy` when the wait is over, or the call's reason to end."""
+        if not self._free.acquire(blocking=False):
+            with call.in_phase(Phase.QUEUED):
+                self._wait(call)
+        with self._lock:
+            self._in_use += 1
+
+    def _wait(self, call: Call) -> None:
         deadline = time.monotonic() + self._wait_seconds
         while not self._free.acquire(timeout=min(TICK_SECONDS, max(deadline - time.monotonic(), 0.0))):
             call.check()
             if time.monotonic() >= deadline:
                 raise Busy(f"{self._what}: all {self._limit} are in use, waited {self._wait_seconds:g} s")
-        with self._lock:
-            self._in_use += 1
 
     def give_back(self) -> None:
         with self._lock:

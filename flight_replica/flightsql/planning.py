@@ -28,6 +28,7 @@ from flight_replica.flightsql.functions import (
     wait_relation,
 )
 from flight_replica.flightsql.limits import ServerLimits
+from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.options import ReadOptions
 from flight_replica.flightsql.parameter_types import Types, announced, types_of_query, types_of_write
 from flight_replica.flightsql.parameters import NO_PARAMETERS, example_of, in_order, rows_of
@@ -192,6 +193,7 @@ class Planner:
             call.change_session(statement.values)
             return SessionPlan()
         checked = statement.checked
+        call.reads(_tables_named(checked))
         rows = rows_of(
             bound, statement.parameter_keys, statement.parameter_types, is_named=bool(checked.parameter_names)
         )
@@ -221,9 +223,11 @@ class Planner:
         rows = bound if statement.parameter_count else None
         call.limit_to(self._limits.statement_seconds)
         if call.transaction is None:
-            return self._service.write(statement.sql, rows, call)
-        isolation, is_ddl = call.options.isolation, statement.is_ddl
-        return call.transaction.write(self._service, statement.sql, rows, isolation, call, is_ddl=is_ddl)
+            done = self._service.write(statement.sql, rows, call)
+        else:
+            isolation, is_ddl = call.options.isolation, statement.is_ddl
+            done = call.transaction.write(self._service, statement.sql, rows, isolation, call, is_ddl=is_ddl)
+        return call.wrote(QueryKind.WRITE, done)
 
     def result_schema(self, statement: Query | SessionChange, call: Call) -> pa.Schema:
         """The schema the rows will have, as far as that can be told before parameters are bound.
@@ -381,6 +385,12 @@ class Planner:
             if spelled is not None:
                 names[self._resolve(spelled) or spelled] = None
         return list(names)
+
+
+def _tables_named(checked: Checked) -> Sequence[str]:
+    """The tables that it reads by name or by their feed."""
+    changes = (changes_of(function).table for function in checked.functions if function.name == CHANGES)
+    return list(dict.fromkeys([*checked.tables, *changes]))
 
 
 def _example(checked: Checked, rows: Sequence[Parameters]) -> Parameters:

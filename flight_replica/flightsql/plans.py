@@ -20,6 +20,7 @@ from flight_replica.flightsql.calls import Call, Slots
 from flight_replica.flightsql.explained import without_directories
 from flight_replica.flightsql.functions import Relation
 from flight_replica.flightsql.limits import ServerLimits
+from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.service import WriteResult
 from flight_replica.flightsql.streams import batch_rows, cut, fitted
 from flight_replica.log.feed import TableFeed
@@ -45,6 +46,14 @@ class Plan(Protocol):
     @property
     def app_metadata(self) -> bytes:
         """Of the FlightInfo."""
+        ...
+
+    @property
+    def kind(self) -> QueryKind: ...
+
+    @property
+    def positions(self) -> Sequence[TablePosition]:
+        """Of the tables that it reads."""
         ...
 
     timeout_ms: float | None  # what the call that planned it asked for; None: nothing
@@ -83,6 +92,7 @@ def with_position(
 class _PinsNothing:
     """The part of a plan that holds nothing between its calls."""
 
+    positions: Sequence[TablePosition] = ()
     timeout_ms: float | None = None
     is_over = False
 
@@ -92,6 +102,8 @@ class _PinsNothing:
 
 class QueryPlan:
     """A SELECT over a pinned view. Owns the view."""
+
+    kind = QueryKind.QUERY
 
     def __init__(
         self,
@@ -114,6 +126,7 @@ class QueryPlan:
         shown = {at.table for at in view.positions}
         changes = [relation.position for _, relation in relations if relation.position is not None]
         positions = [*view.positions, *(at for at in changes if at.table not in shown)]
+        self.positions: Sequence[TablePosition] = positions
         self.schema = with_position(schema, positions)
         self.app_metadata = encode_positions(positions)
         self._slots = slots
@@ -234,6 +247,8 @@ class QueryPlan:
 class BoundedChangesPlan(_PinsNothing):
     """`SELECT * FROM merutable_changes(table, since)`, straight from the feed."""
 
+    kind = QueryKind.CHANGES
+
     def __init__(
         self, feed: TableFeed, schema: pa.Schema, mark: FeedMark, slots: Slots, limits: ServerLimits
     ) -> None:
@@ -260,6 +275,8 @@ class BoundedChangesPlan(_PinsNothing):
 class FollowPlan(_PinsNothing):
     """`SELECT * FROM merutable_changes(table, since, follow := true)`: the feed without end."""
 
+    kind = QueryKind.FOLLOW
+
     def __init__(self, feed: TableFeed, since: int, schema: pa.Schema, slots: Slots) -> None:
         self._feed = feed
         self._since = since
@@ -280,6 +297,7 @@ class FollowPlan(_PinsNothing):
 class SessionPlan(_PinsNothing):
     """The answer of a statement that has changed the session: no rows, as DuckDB answers a SET."""
 
+    kind = QueryKind.SESSION
     schema = SESSION_SCHEMA
     app_metadata = encode_positions(())
 
@@ -290,6 +308,7 @@ class SessionPlan(_PinsNothing):
 class WrittenPlan(_PinsNothing):
     """The answer of a write that came through the query path, one row. The write is done."""
 
+    kind = QueryKind.WRITE
     schema = WRITE_SCHEMA
     app_metadata = encode_positions(())
 

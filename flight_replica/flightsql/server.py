@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 from google.protobuf.message import Message
@@ -17,6 +18,7 @@ from pyarrow import flight
 from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.errors import InvalidStatement
 from flight_replica.flightsql import catalog
+from flight_replica.flightsql.activities import Activities
 from flight_replica.flightsql.auth import Logins, OpenLogins
 from flight_replica.flightsql.calls import MIDDLEWARE, Call, Calls
 from flight_replica.flightsql.cancels import CANCEL_ACTIONS, RENEW_ENDPOINT, Running, cancel_action
@@ -24,6 +26,7 @@ from flight_replica.flightsql.commands import pack, unpack
 from flight_replica.flightsql.front import Front
 from flight_replica.flightsql.handshake import Handshakes
 from flight_replica.flightsql.limits import DEFAULT_LIMITS, ServerLimits
+from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.parameters import NO_PARAMETERS
 from flight_replica.flightsql.pins import END_PIN
 from flight_replica.flightsql.planning import Write
@@ -78,6 +81,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         """
         # Calls can arrive as soon as the base class is initialised.
         self._limits = limits
+        self.activities = Activities()
         self._statements = Statements(limits)
         self._front = Front(service, self._statements, limits)
         self._transactions = Transactions(limits, self._front.planner.pins)
@@ -157,13 +161,16 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         """The plan of a statement, None for a catalog command."""
         match command:
             case pb.CommandStatementQuery():
-                self._join(command.transaction_id, call)
-                return front.planner.plan(front.planner.check(command.query), NO_PARAMETERS, call)
+                with self.activities.planning(call, command.query) as activity:
+                    self._join(command.transaction_id, call)
+                    statement = front.planner.check(command.query)
+                    return activity.planned(front.planner.plan(statement, NO_PARAMETERS, call))
             case pb.CommandPreparedStatementQuery():
                 prepared = front.handles.prepared(command.prepared_statement_handle)
-                self._join_as(prepared, call)
-                front.planner.check_served(prepared.statement)
-                return front.planner.plan(prepared.statement, prepared.bound, call)
+                with self.activities.planning(call, prepared.sql) as activity:
+                    self._join_as(prepared, call)
+                    front.planner.check_served(prepared.statement)
+                    return activity.planned(front.planner.plan(prepared.statement, prepared.bound, call))
         return None
 
     @boundary
@@ -215,12 +222,27 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         call = _call(context)
         call.watch(context)
         front = self._front.seen_by(call.user)
+        with self._doing(front, command, call):
+            writer.write(pa.py_buffer(front.puts.put(command, reader, context)))
+
+    @contextmanager
+    def _doing(self, front: Front, command: Message, call: Call) -> Iterator[None]:
+        """The statement of a DoPut is under way in the block, as a part of its transaction."""
         match command:
             case pb.CommandStatementUpdate():
-                self._join(command.transaction_id, call)
+                with self.activities.doing(call, command.query, QueryKind.WRITE):
+                    self._join(command.transaction_id, call)
+                    yield
             case pb.CommandPreparedStatementUpdate():
-                self._join_as(front.handles.prepared(command.prepared_statement_handle), call)
-        writer.write(pa.py_buffer(front.puts.put(command, reader, context)))
+                prepared = front.handles.prepared(command.prepared_statement_handle)
+                with self.activities.doing(call, prepared.sql, QueryKind.WRITE):
+                    self._join_as(prepared, call)
+                    yield
+            case pb.CommandStatementIngest():
+                with self.activities.doing(call, f"INGEST {command.table}", QueryKind.INGEST):
+                    yield
+            case _:  # binds parameters, or isn't served
+                yield
 
     @boundary
     def do_action(self, context: flight.ServerCallContext, action: flight.Action) -> Iterator[flight.Result]:
@@ -300,7 +322,9 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
             result.is_update = True
             result.dataset_schema = pa.schema([]).serialize().to_pybytes()
         # At the very end: what fails before leaves no handle.
-        result.prepared_statement_handle = front.handles.prepare(statement, request.transaction_id)
+        result.prepared_statement_handle = front.handles.prepare(
+            statement, request.transaction_id, request.query
+        )
         return result
 
     @boundary

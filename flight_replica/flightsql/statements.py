@@ -28,6 +28,7 @@ class Prepared:
     """A prepared statement of a client. `bound` is what was bound last; each bind replaces it."""
 
     statement: Statement
+    sql: str  # its text, as it came
     owner: str = ""  # the user who prepared it
     transaction_id: bytes = b""  # in which it was prepared; empty: in none
     bound: pa.Table = field(default_factory=lambda: NO_PARAMETERS)
@@ -96,7 +97,9 @@ class Statements:
 
     # --- prepared statements ----------------------------------------------------------------------
 
-    def prepare(self, statement: Statement, owner: str = "", transaction_id: bytes = b"") -> bytes:
+    def prepare(
+        self, statement: Statement, owner: str = "", transaction_id: bytes = b"", sql: str = ""
+    ) -> bytes:
         """The handle of a new prepared statement. Raises `LimitExceeded`."""
         handle = secrets.token_bytes(_HANDLE_BYTES)
         with self._lock:
@@ -104,7 +107,7 @@ class Statements:
                 raise LimitExceeded(
                     f"{self._limits.prepared_max} prepared statements are open (prepared_max); close some"
                 )
-            self._prepared[handle] = Prepared(statement, owner, transaction_id, used_at=self._now())
+            self._prepared[handle] = Prepared(statement, sql, owner, transaction_id, used_at=self._now())
         return handle
 
     def prepared(self, handle: bytes, owner: str = "") -> Prepared:
@@ -179,8 +182,8 @@ class Handles:
     def fetch(self, handle: bytes) -> Plan:
         return self._statements.fetch(handle, self._owner)
 
-    def prepare(self, statement: Statement, transaction_id: bytes = b"") -> bytes:
-        return self._statements.prepare(statement, self._owner, transaction_id)
+    def prepare(self, statement: Statement, transaction_id: bytes = b"", sql: str = "") -> bytes:
+        return self._statements.prepare(statement, self._owner, transaction_id, sql)
 
     def prepared(self, handle: bytes) -> Prepared:
         return self._statements.prepared(handle, self._owner)

@@ -15,6 +15,7 @@ from typing import TypeVar
 from flight_replica.errors import TableNotFound, Unavailable
 from flight_replica.flightsql.calls import Call
 from flight_replica.flightsql.limits import ServerLimits
+from flight_replica.flightsql.observing import Phase
 from flight_replica.flightsql.options import ReadOptions, Resolve
 from flight_replica.flightsql.service import Service
 from flight_replica.position import Demand, TablePosition
@@ -97,7 +98,7 @@ class Waits:
             demand, at = unmet
             if time.monotonic() >= deadline:
                 raise Unavailable(demand.not_met(at, (time.monotonic() - began) * 1000))
-            with self._place():
+            with self._place(), call.in_phase(Phase.WAITING):
                 service.wait_for(demand, deadline - time.monotonic(), call)
             call.check()
 

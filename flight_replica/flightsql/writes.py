@@ -12,6 +12,7 @@ from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.errors import InvalidStatement, ReadOnly
 from flight_replica.flightsql.calls import MIDDLEWARE, Call
 from flight_replica.flightsql.limits import ServerLimits
+from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.parameters import NO_PARAMETERS, read_bound, whole_stream
 from flight_replica.flightsql.planning import Planner, Write
 from flight_replica.flightsql.service import IngestMode, Service, WriteResult
@@ -118,7 +119,9 @@ class Puts:
                 f"bulk ingestion: if_not_exist {options.if_not_exist} with if_exists {options.if_exists} "
                 "is none of create, append, replace, create_append"
             )
-        return self._service.ingest(command.table, mode, whole_stream(reader, context), _call(context))
+        call = _call(context)
+        done = self._service.ingest(command.table, mode, whole_stream(reader, context), call)
+        return call.wrote(QueryKind.INGEST, done)
 
 
 def seq_text(seqs: Mapping[str, int]) -> str:

@@ -1,0 +1,114 @@
+"""What is told of statements: `RunningQuery` while they run, `QueryRecord` to observers once they have ended.
+
+How it is found out: activities.py. An observer is given to `FlightSqlServer.activities`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from flight_replica.errors import Busy, Cancelled, TimedOut
+
+SQL_CHARACTERS_MAX = 4096  # of a statement's text that is kept
+
+
+class QueryKind(StrEnum):
+    """What a statement does, as far as it is known: it is a query until it has been planned."""
+
+    QUERY = "query"
+    CHANGES = "changes"  # part of a feed
+    FOLLOW = "follow"  # a feed without end
+    SESSION = "session"  # SET, RESET, USE
+    WRITE = "write"
+    INGEST = "ingest"
+
+
+class Phase(StrEnum):
+    """Where a statement is."""
+
+    PLANNING = "planning"
+    WAITING = "waiting"  # until a table is where the client demands it
+    PLANNED = "planned"  # until its client fetches it
+    QUEUED = "queued"  # for one of the queries_max places
+    EXECUTING = "executing"
+    STREAMING = "streaming"  # until its client takes a batch
+
+
+class Outcome(StrEnum):
+    """How a statement has ended."""
+
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # by its client, an operator, or since the client has gone
+    TIMED_OUT = "timed_out"
+    REFUSED = "refused"  # all places under a limit were taken
+    ABANDONED = "abandoned"  # planned and never fetched
+
+
+def outcome_of(error: BaseException | None) -> Outcome:
+    match error:
+        case None:
+            return Outcome.DONE
+        case Cancelled():
+            return Outcome.CANCELLED
+        case TimedOut():
+            return Outcome.TIMED_OUT
+        case Busy():
+            return Outcome.REFUSED
+    return Outcome.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class RunningQuery:
+    """A statement under way, as it is at one moment."""
+
+    id: str  # to cancel it by
+    kind: QueryKind
+    phase: Phase
+    sql: str  # its first SQL_CHARACTERS_MAX characters
+    user: str  # "" where nobody logs in
+    session: str  # the same in all calls of one client
+    peer: str  # the other end of its connection, as gRPC names it
+    request_id: str
+    started_at_us: int  # µs since 1970, on this host's clock
+    seconds: float  # since then
+    tables: Sequence[str]
+    visible_seqs: Mapping[str, int]  # table -> seq that is read; empty until it is planned
+    rows: int  # so far
+    bytes: int  # Arrow bytes of them
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRecord:
+    """A statement that has ended. The seconds of its phases leave out what its client took to fetch it."""
+
+    id: str
+    kind: QueryKind
+    outcome: Outcome
+    error: str  # the class of the error, "" without one
+    reason: str  # its text, which may quote the statement
+    sql: str
+    user: str
+    session: str
+    peer: str
+    request_id: str
+    started_at_us: int
+    seconds: float  # from its first call to its end
+    plan_seconds: float
+    wait_seconds: float  # for a position, and for a place to run
+    execute_seconds: float
+    stream_seconds: float  # in which its client took batches
+    tables: Sequence[str]
+    visible_seqs: Mapping[str, int]  # table -> seq that was read, or written
+    lag_us: int  # the largest of the tables that were read, when they were; −1 where one is unknown, or none
+    rows: int  # sent, or changed
+    bytes: int
+
+
+class QueryObserver(Protocol):
+    """Hears of statements. Called on the thread that ran them: it has to be quick, and thread-safe."""
+
+    def query_ended(self, record: QueryRecord) -> None: ...
