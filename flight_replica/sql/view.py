@@ -19,6 +19,11 @@ from flight_replica.sql.messages import one_line, passed_limit
 
 BATCH_ROWS = 8192  # rows a batch out of DuckDB; the server cuts by bytes
 
+# To ask DuckDB takes a query: (time zone, DuckDB type) -> the Arrow field of such a column.
+_arrow_fields: dict[tuple[str, str], pa.Field] = {}
+_TYPES_KEPT = 4096
+_TYPE_TEXT_MAX = 1000
+
 Parameters = Sequence[object] | Mapping[str, object]
 
 
@@ -39,6 +44,7 @@ class View:
         self._release = release
         self._lock = threading.Lock()
         self._is_closed = False
+        self._time_zone = ""  # "": the database's own
         self._offered: dict[str, str] = {}  # name -> relation
         self.positions = tuple(positions)
 
@@ -64,6 +70,7 @@ class View:
     def set_time_zone(self, zone: str) -> None:
         """Read and show times in this zone (a name that `zone_name` gave), instead of UTC."""
         self._session.execute(f"SET TimeZone = {literal(zone)}")
+        self._time_zone = zone
 
     def define_positions(self, names: Mapping[str, str]) -> None:
         """Let statements ask where tables stand: `merutable_seq(name)` and `merutable_lag_ms(name)`.
@@ -86,10 +93,26 @@ class View:
             relation = self._session.sql(sql, params=parameters or None)
             if relation is None:
                 return pa.schema([])
-            schema = relation.limit(0).to_arrow_table().schema
-            # LIMIT makes a subquery of it, in which columns of the same name get others.
-            fields = [field.with_name(name) for field, name in zip(schema, relation.columns, strict=True)]
-            return pa.schema(fields, schema.metadata)
+            types = [str(kind) for kind in relation.types]
+            return pa.schema(
+                [
+                    self._arrow_field(kind).with_name(name)
+                    for kind, name in zip(types, relation.columns, strict=True)
+                ]
+            )
+
+    def _arrow_field(self, type_text: str) -> pa.Field:
+        """How DuckDB hands out a column of its type `type_text`. Told by a query of no rows, once a type."""
+        key = (self._time_zone, type_text)
+        field = _arrow_fields.get(key)
+        if field is None:
+            nothing = self._session.sql(f"SELECT NULL::{type_text} WHERE false").to_arrow_table()
+            field = nothing.schema.field(0)
+            if len(type_text) <= _TYPE_TEXT_MAX:  # an ENUM's is as long as its values
+                if len(_arrow_fields) >= _TYPES_KEPT:
+                    _arrow_fields.clear()
+                _arrow_fields[key] = field
+        return field
 
     def execute(
         self, sql: str, parameters: Parameters = (), batch_rows: int = BATCH_ROWS
