@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pyarrow import flight
 
@@ -34,6 +34,14 @@ T = TypeVar("T")
 TICK_SECONDS = 0.02  # a vanished client is noticed after about this
 HOUSEKEEPING_SECONDS = 0.5
 MIDDLEWARE = "calls"  # the name under which `Call` is found in a context
+
+
+class Peer(Protocol):
+    """Who a call is from, while it is under way. gRPC's `ServerCallContext` is one."""
+
+    def is_cancelled(self) -> bool:
+        """Whether he has gone."""
+        ...
 
 
 class Call(flight.ServerMiddleware):  # type: ignore[misc]
@@ -120,7 +128,7 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
             self.activity.wrote(kind, done.table, done.seq, done.rows_affected)
         return done
 
-    def watch(self, context: flight.ServerCallContext) -> None:
+    def watch(self, context: Peer) -> None:
         """From now on the work of this call ends when its client goes, or a limit set on it passes."""
         self._calls.add(self, context)
 
@@ -220,7 +228,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         self._logins = logins
         self._housekeeping = housekeeping
         self._changed = threading.Condition()
-        self._contexts: dict[Call, flight.ServerCallContext] = {}  # calls that haven't completed
+        self._contexts: dict[Call, Peer] = {}  # calls that haven't completed
         self._is_closing = False  # every call is being ended
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="flight-watcher", daemon=True)
@@ -248,7 +256,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         """Watched calls under way."""
         return len(self._contexts)
 
-    def add(self, call: Call, context: flight.ServerCallContext) -> None:
+    def add(self, call: Call, context: Peer) -> None:
         with self._changed:
             self._contexts[call] = context
             self._changed.notify_all()
@@ -303,7 +311,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
             found = [(call, self._verdict(call, context, now)) for call, context in self._contexts.items()]
         return [(call, reason) for call, reason in found if reason is not None]
 
-    def _verdict(self, call: Call, context: flight.ServerCallContext, now: float) -> ReplicaError | None:
+    def _verdict(self, call: Call, context: Peer, now: float) -> ReplicaError | None:
         if self._is_closing:
             return Unavailable("the server is shutting down")
         if context.is_cancelled():

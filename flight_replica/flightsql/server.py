@@ -23,6 +23,7 @@ from flight_replica.flightsql.auth import Logins, OpenLogins
 from flight_replica.flightsql.calls import MIDDLEWARE, Call, Calls
 from flight_replica.flightsql.cancels import CANCEL_ACTIONS, RENEW_ENDPOINT, Running, cancel_action
 from flight_replica.flightsql.commands import pack, unpack
+from flight_replica.flightsql.direct import DirectReads
 from flight_replica.flightsql.front import Front
 from flight_replica.flightsql.handshake import Handshakes
 from flight_replica.flightsql.limits import DEFAULT_LIMITS, ServerLimits
@@ -90,6 +91,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         self._session_actions = SessionActions(self._sessions, limits)
         logins = logins or OpenLogins()
         self._calls = Calls(self._sessions, self._expire, logins)
+        self.reads = DirectReads(self._front, self._calls, self.activities)
         location = flight.Location.for_grpc_tls if tls else flight.Location.for_grpc_tcp
         try:
             super().__init__(
