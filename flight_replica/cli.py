@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import math
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias
 
 from flight_replica.access import add_server_access, server_access
 from flight_replica.connecting import adbc_options, add_client_access, endpoint
 from flight_replica.errors import ReplicaError
 from flight_replica.feed_command import add_feed_command
 from flight_replica.listening import add_listen, serve_until_signal
+from flight_replica.logs.setup import LEVELS, LogFormat, report_failure, start_logging
 from flight_replica.serve_command import add_serve_command
 from flight_replica.table_options import above_zero
 from flight_replica.user_command import add_user_command
-
-TRACEBACK_FRAMES = 50
 
 _EPILOG = """examples:
   flight-replica primary --data ./primary --listen 127.0.0.1:4711
@@ -34,7 +31,7 @@ _EPILOG = """examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 failed with one line on stderr, 2 wrong usage."""
     options = _parser().parse_args(arguments)
-    _start_logging(options.log_level)
+    start_logging(options.log_level, LogFormat(options.log_format))
     # Only plain exceptions reach some gRPC codes, and pyarrow sends their traceback to the client:
     # without entries there is nothing to send (docs/decisions/0003).
     sys.tracebacklimit = 0
@@ -42,27 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return run(options)
     except (ReplicaError, OSError) as error:
-        print(f"flight-replica: {error}", file=sys.stderr)
+        report_failure(error)
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def _start_logging(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("pyiceberg").setLevel(logging.WARNING)  # it reports every file it opens
-
-
-class _Formatter(logging.Formatter):
-    """One line an event, whatever names are in it; tracebacks in full, whatever `sys.tracebacklimit` is."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return super().formatMessage(record).replace("\n", "\\n").replace("\r", "\\r")
-
-    def formatException(self, ei: Any) -> str:
-        return "".join(traceback.format_exception(*ei, limit=TRACEBACK_FRAMES)).rstrip()
 
 
 class _Parser(argparse.ArgumentParser):
@@ -83,8 +63,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--log-level",
         default="info",
-        choices=["debug", "info", "warning", "error"],
+        choices=LEVELS,
         help="least severe messages on stderr (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-format",
+        default="human",
+        choices=[str(kind) for kind in LogFormat],
+        help="lines for people, or one JSON object an event (default: %(default)s)",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_primary(commands)

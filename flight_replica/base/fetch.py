@@ -204,7 +204,7 @@ class Fetch:
             if is_due:
                 self._logged_at = now
         if is_due:
-            _log.info("base arriving table=%s %s", self._table, self.progress)
+            _log.info("base arriving table=%s progress=%s", self._table, self.progress)
 
     def _end_all(self) -> None:
         """End every job: one has failed, or nobody waits for them any more."""

@@ -256,7 +256,7 @@ class EngineLog:
                 return None
             return self._damage(log, f"{end.reason}, and a right record behind it, at {found}")
         if end.kind is EndKind.BAD and is_new:
-            _log.warning("log ends with a bad record path=%s %s", self._path, pending)
+            _log.warning("log ends with a bad record path=%s reason=%s", self._path, pending)
         return None
 
     def _record_behind(self, log: OpenLog) -> int | None:

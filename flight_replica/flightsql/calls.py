@@ -22,6 +22,7 @@ from flight_replica.flightsql.observing import Phase, QueryKind
 from flight_replica.flightsql.options import OptionValue, ReadOptions, read_options
 from flight_replica.flightsql.sessions import Session, Sessions
 from flight_replica.flightsql.status import as_flight_error
+from flight_replica.logs.request import HEADER, in_request, request_id_of
 
 if TYPE_CHECKING:
     from flight_replica.flightsql.activities import Activity
@@ -33,7 +34,6 @@ T = TypeVar("T")
 
 TICK_SECONDS = 0.02  # a vanished client is noticed after about this
 HOUSEKEEPING_SECONDS = 0.5
-MIDDLEWARE = "calls"  # the name under which `Call` is found in a context
 
 
 class Peer(Protocol):
@@ -62,9 +62,9 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
         self.transaction: Transaction | None = None  # the one that its statement is part of
         self.activity: Activity | None = None  # the statement that it plans, runs or does
         self.peer = ""  # the connection's other end, once the handler has seen it
-        self.request_id = ""
         self._headers = headers
-        self._reply_headers = dict(reply_headers)
+        self.request_id = request_id_of(self.header(HEADER))
+        self._reply_headers = {**reply_headers, HEADER: self.request_id}
         self._lock = threading.Lock()
         self._interrupts: list[Callable[[], None]] = []
         self._reason: ReplicaError | None = None  # why the work has to end; None: it may go on
@@ -283,7 +283,8 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         while self._wait():
             for call, reason in self._due():
                 if call.end(reason) and isinstance(reason, Stalled):
-                    logger.warning("client stopped reading, its statement was ended: %s", reason)
+                    with in_request(call.request_id):
+                        logger.warning("client stopped reading, its statement was ended reason=%s", reason)
             if time.monotonic() >= housekeeping_at:
                 self._housekeeping()
                 self._end_disallowed()

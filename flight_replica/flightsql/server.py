@@ -20,7 +20,7 @@ from flight_replica.errors import InvalidStatement
 from flight_replica.flightsql import catalog
 from flight_replica.flightsql.activities import Activities
 from flight_replica.flightsql.auth import Logins, OpenLogins
-from flight_replica.flightsql.calls import MIDDLEWARE, Call, Calls
+from flight_replica.flightsql.calls import Call, Calls
 from flight_replica.flightsql.cancels import CANCEL_ACTIONS, RENEW_ENDPOINT, Running, cancel_action
 from flight_replica.flightsql.commands import pack, unpack
 from flight_replica.flightsql.direct import DirectReads
@@ -37,7 +37,7 @@ from flight_replica.flightsql.session_actions import CLOSE, SESSION_ACTIONS, Ses
 from flight_replica.flightsql.sessions import Sessions
 from flight_replica.flightsql.statements import Prepared, Statements
 from flight_replica.flightsql.stats import ServerStats
-from flight_replica.flightsql.status import Unimplemented, boundary, guarded_stream
+from flight_replica.flightsql.status import MIDDLEWARE, Unimplemented, boundary, guarded_stream
 from flight_replica.flightsql.tls import ServerTls
 from flight_replica.flightsql.transactions import Transactions
 from flight_replica.flightsql.writes import SEQ_TRAILER, seq_text

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
-import secrets
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import ParamSpec, TypeVar
@@ -43,11 +41,13 @@ from flight_replica.errors import (
 )
 from flight_replica.flightsql.texts import told
 from flight_replica.log.wire import encode_log_gap
+from flight_replica.logs.request import current_request, in_request, items_in_request, request_id_of
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
+MIDDLEWARE = "calls"  # the name under which a context has its `Call`
 CODE_TRAILER = "merutable-error-code"
 RETRYABLE_TRAILER = "merutable-retryable"
 RETRYABLE = " (retryable)"  # ends the text, for clients that can't read trailers
@@ -122,7 +122,7 @@ def as_flight_error(
     """What to raise out of a Flight handler for `error`, so that the client gets code and text.
 
     The trailers are set on the call of `context`, which must be under way. An error that isn't ours is
-    logged under an id, and the client is told the id alone.
+    logged under its call's request id, and the client is told the id alone.
     """
     code, sent = _kind(error)
     if context is not None:
@@ -152,10 +152,10 @@ def _add_trailers(context: flight.ServerCallContext, error: Exception, code: Cod
 
 
 def _unexpected(error: Exception, where: str) -> str:
-    error_id = secrets.token_hex(4)
-    trace = "".join(traceback.format_exception(error, limit=50))
-    logger.error("unexpected error id=%s call=%s\n%s", error_id, where, trace)
-    return f"internal error {error_id}: the server's log says more"
+    request_id = current_request() or request_id_of(None)
+    with in_request(request_id):
+        logger.error("unexpected error call=%s", where, exc_info=error)
+    return f"internal error {request_id}: the server's log says more"
 
 
 class _ToldOnce(Exception):
@@ -181,15 +181,16 @@ def _plain(base: type[Exception], code: Code) -> Callable[[str], Exception]:
 
 
 def boundary(handler: Callable[P, T]) -> Callable[P, T]:
-    """The handler, raising nothing but what `as_flight_error` makes."""
+    """The handler, raising nothing but what `as_flight_error` makes. What it logs is of its call."""
 
     @functools.wraps(handler)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return handler(*args, **kwargs)
-        except Exception as error:
-            context = next((value for value in args if isinstance(value, flight.ServerCallContext)), None)
-            raise _raised(error, handler.__name__, context) from None
+        context = next((value for value in args if isinstance(value, flight.ServerCallContext)), None)
+        with in_request(_request_id(context)):
+            try:
+                return handler(*args, **kwargs)
+            except Exception as error:
+                raise _raised(error, handler.__name__, context) from None
 
     return guarded
 
@@ -198,16 +199,23 @@ def guarded_stream(
     batches: Iterator[T], where: str, context: flight.ServerCallContext | None = None
 ) -> Iterator[T]:
     """The same items, raising nothing but what `as_flight_error` makes. Closes `batches` with itself."""
+    request_id = _request_id(context)
     try:
-        yield from batches
+        yield from items_in_request(request_id, batches)
     except Exception as error:
-        raise _raised(error, where, context) from None
+        with in_request(request_id):
+            raise _raised(error, where, context) from None
+
+
+def _request_id(context: flight.ServerCallContext | None) -> str | None:
+    call = None if context is None else context.get_middleware(MIDDLEWARE)
+    return None if call is None else str(call.request_id)
 
 
 def _raised(error: Exception, where: str, context: flight.ServerCallContext | None) -> Exception:
     is_ours = isinstance(error, ReplicaError)
     if not is_ours and context is not None and context.is_cancelled():
         # Whatever it is, it comes of that, and nobody is there to be told.
-        logger.info("client gone call=%s error=%s", where, error)
+        logger.info("client gone call=%s error=%s", where, type(error).__name__)
         error = Cancelled("the client has gone")
     return as_flight_error(error, where, context)

@@ -10,7 +10,7 @@ from pyarrow import flight
 
 from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.errors import InvalidStatement, ReadOnly
-from flight_replica.flightsql.calls import MIDDLEWARE, Call
+from flight_replica.flightsql.calls import Call
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.parameters import NO_PARAMETERS, read_bound, whole_stream
@@ -18,7 +18,7 @@ from flight_replica.flightsql.planning import Planner, Write
 from flight_replica.flightsql.service import IngestMode, Service, WriteResult
 from flight_replica.flightsql.session_sql import SessionChange
 from flight_replica.flightsql.statements import Handles
-from flight_replica.flightsql.status import Unimplemented
+from flight_replica.flightsql.status import MIDDLEWARE, Unimplemented
 from flight_replica.log.wire import encode_name
 from flight_replica.sql.names import CATALOG, DB_SCHEMA
 from flight_replica.sql.statement import fold

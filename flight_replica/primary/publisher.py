@@ -111,7 +111,7 @@ class Publisher:
             delay = min(BACKOFF_SECONDS_MAX, 2.0**failures) * random.uniform(0.5, 1.0)
             self._retry[record.id] = (failures + 1, time.monotonic() + delay)
             if failures == 0:
-                logger.warning("publishing failed, it goes on table=%s: %s", record.name, error)
+                logger.warning("publishing failed, it goes on table=%s error=%s", record.name, error)
 
     def _is_due(self, record: TableRecord) -> bool:
         mirrored = self._mirrors.get(record.id)
@@ -164,7 +164,7 @@ class Publisher:
         try:
             return self._adopt(record, mirror_directory(self._engine.directory, record))
         except (BaseError, ConfigError) as error:
-            logger.warning("base can't be used, it begins anew table=%s: %s", record.name, error)
+            logger.warning("base can't be used, it begins anew table=%s error=%s", record.name, error)
             return self._begin_anew(record)
 
     def _begin_anew(self, record: TableRecord) -> _Mirrored:
@@ -206,7 +206,7 @@ def published_base_seq(directory: Path, record: TableRecord) -> int:
     try:
         mirror = IcebergMirror(path, name=record.name, schema=record.schema, lineage=record.lineage)
     except (BaseError, ConfigError) as error:
-        logger.warning("base can't be read table=%s: %s", record.name, error)
+        logger.warning("base can't be read table=%s error=%s", record.name, error)
         return 0
     try:
         return mirror.base_seq

@@ -43,7 +43,7 @@ class Retention:
             except Exception as error:
                 self.failures_total += 1
                 if not is_failing:
-                    logger.warning("retention failed, it goes on: %s", error)
+                    logger.warning("retention failed, it goes on error=%s", error)
                 is_failing = True
 
 

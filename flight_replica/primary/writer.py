@@ -223,7 +223,7 @@ class Writer:
         try:
             self._connection.execute("ROLLBACK")
         except duckdb.TransactionException:
-            logger.debug("rollback: the failed commit had ended its transaction")
+            logger.debug("rollback not needed, the failed commit had ended its transaction")
 
 
 def _as_replica_error(error: Exception) -> Exception:
