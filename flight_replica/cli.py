@@ -19,6 +19,7 @@ from flight_replica.logs.setup import LEVELS, LogFormat, report_failure, start_l
 from flight_replica.serve_command import add_serve_command
 from flight_replica.table_options import above_zero
 from flight_replica.user_command import add_user_command
+from flight_replica.verify_command import add_verify_command
 
 _EPILOG = """examples:
   flight-replica primary --data ./primary --listen 127.0.0.1:4711
@@ -92,6 +93,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_demo(commands)
     _add_clients(commands)
+    add_verify_command(
+        commands.add_parser("verify", help="whether two servers have the same rows, and which differ")
+    )
     add_user_command(
         commands.add_parser(
             "user",

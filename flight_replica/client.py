@@ -98,12 +98,12 @@ def _print_table(rows: pa.Table, out: TextIO) -> None:
 def _print_csv(rows: pa.Table, out: TextIO) -> None:
     writer = csv.writer(out)
     writer.writerow(rows.schema.names)
-    writer.writerows([_plain(value) for value in row.values()] for row in _rows(rows))
+    writer.writerows([plain(value) for value in row.values()] for row in _rows(rows))
 
 
 def _print_json(rows: pa.Table, out: TextIO) -> None:
     for row in _rows(rows):
-        print(json.dumps(row, default=_plain), file=out)
+        print(json.dumps(row, default=plain), file=out)
 
 
 def _rows(rows: pa.Table) -> Sequence[dict[str, object]]:
@@ -117,11 +117,11 @@ def _rows(rows: pa.Table) -> Sequence[dict[str, object]]:
 
 
 def _text(value: object) -> str:
-    text = "NULL" if value is None else str(_plain(value))
+    text = "NULL" if value is None else str(plain(value))
     return text if len(text) <= _LARGEST_TEXT else text[: _LARGEST_TEXT - 1] + "…"
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Bytes as hex, other values as they are or as their text."""
     if isinstance(value, bytes):
         return value.hex()

@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 _VARIABLE = "FLIGHT_REPLICA_{}"  # + PRIMARY_TOKEN, PRIMARY_PASSWORD, TOKEN, PASSWORD
 
 
-def add_client_access(parser: argparse.ArgumentParser, of: str = "") -> None:
-    """--ca, --user, --password-file, --token-file, --cert, --key; each begins with `of` ("primary-")."""
+def add_client_access(parser: argparse.ArgumentParser, of: str = "", servers: str | None = None) -> None:
+    """--ca, --user, --password-file, --token-file, --cert, --key; each begins with `of` ("primary-").
+
+    `servers` says to whom, for people.
+    """
     variable = _VARIABLE.format(of.upper().replace("-", "_"))
-    servers = "primary, and to the servers of --feed and --base flight" if of else "server"
-    group = parser.add_argument_group(f"how to connect to the {servers}")
+    if servers is None:
+        servers = "the primary, and to the servers of --feed and --base flight" if of else "the server"
+    group = parser.add_argument_group(f"how to connect to {servers}")
     group.add_argument(
         f"--{of}ca", dest=f"{of}ca", type=Path, metavar="FILE", help="CA of the server's certificate, PEM"
     )
@@ -47,6 +51,15 @@ def add_client_access(parser: argparse.ArgumentParser, of: str = "") -> None:
         f"--{of}cert", dest=f"{of}cert", type=Path, metavar="FILE", help="this client's certificate, PEM"
     )
     group.add_argument(f"--{of}key", dest=f"{of}key", type=Path, metavar="FILE", help="its key, PEM")
+
+
+def is_access_given(options: argparse.Namespace, of: str) -> bool:
+    """Whether one of the options that begin with `of`, or a variable in their place, says something."""
+    found = vars(options)
+    secrets = (_VARIABLE.format(f"{of}{name}".upper().replace("-", "_")) for name in ("password", "token"))
+    return any(
+        found[f"{of}{name}"] is not None for name in ("ca", "user", "password", "token", "cert", "key")
+    ) or any(name in os.environ for name in secrets)
 
 
 def endpoint(uri: str, options: argparse.Namespace, of: str = "") -> Endpoint:

@@ -71,6 +71,18 @@ def digest(
     return Digest(row_count, value % 2**64)
 
 
+def row_hashes(rows: pa.RecordBatch, schema: TableSchema) -> list[tuple[bytes, int]]:
+    """`pk_bytes` of each row, and what the row adds to the digest.
+
+    Columns as for `digest`. Raises `SchemaMismatch` where a value doesn't fit.
+    """
+    with _one_at_a_time:
+        conformed = conform(rows, schema)
+        keys = KeyCodec(schema).encode_batch(conformed)
+        joined = pc.binary_join_element_wise(keys, *map(encode_values, conformed.columns), _NOTHING)
+        return list(zip(keys.to_pylist(), map(xxh3_64_intdigest, joined.to_pylist()), strict=True))
+
+
 def _small(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The same rows in batches that stay in the cache while they are worked on."""
     for batch in batches:

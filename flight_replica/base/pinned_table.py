@@ -40,7 +40,7 @@ class PinLost(ReplicaError):
 
 @dataclass(frozen=True, slots=True)
 class ServerDigest:
-    """What `merutable_digest` says of the whole table."""
+    """What `merutable_digest` says of the table, or of a range of it."""
 
     row_count: int
     digest: int
@@ -67,7 +67,7 @@ class PinnedTable:
 
     def pin(self) -> TablePosition:
         """Take the newest moment. Raises `TableNotFound`, `Unavailable`, `ConfigError`, `FeedError`."""
-        none = self._collect(f"SELECT * FROM {quoted(self._table)} LIMIT 0")
+        none = self.collect(f"SELECT * FROM {quoted(self._table)} LIMIT 0")
         self._names = tuple(none.schema.names)
         self._schema = self._schema_then(self.at.lineage)
         return self.at
@@ -85,20 +85,28 @@ class PinnedTable:
         return self._schema
 
     def row_count(self) -> int:
-        ((count,),) = _rows(self._collect(f"SELECT count(*) FROM {quoted(self._table)}"))
+        ((count,),) = _rows(self.collect(f"SELECT count(*) FROM {quoted(self._table)}"))
         assert isinstance(count, int), f"count(*) gave {count!r}"
         return count
 
+    def width_bytes(self) -> float:
+        """Arrow bytes of a row, guessed from a few."""
+        some = self.collect(f"SELECT * FROM {quoted(self._table)} LIMIT {WIDTH_ROWS}")
+        return float(some.nbytes / max(1, len(some)))
+
+    @property
+    def key_ranges(self) -> KeyRanges:
+        """How the table is cut into ranges."""
+        key = [self._names[self.schema.names.index(name)] for name in self.schema.primary_key]
+        return KeyRanges(self._table, key)
+
     def ranges(self, row_count: int, range_bytes: int, ranges_max: int) -> list[str]:
         """A SELECT for each range of keys, of about `range_bytes` Arrow bytes each, at most so many."""
-        some = self._collect(f"SELECT * FROM {quoted(self._table)} LIMIT {WIDTH_ROWS}")
-        width_bytes = some.nbytes / max(1, len(some))
-        count = min(ranges_max, max(1, round(row_count * width_bytes / range_bytes)))
-        key = [self._names[self.schema.names.index(name)] for name in self.schema.primary_key]
-        ranges = KeyRanges(self._table, key)
+        count = min(ranges_max, max(1, round(row_count * self.width_bytes() / range_bytes)))
+        ranges = self.key_ranges
         if count == 1:
             return ranges.select_sqls([], 1)
-        keys = _rows(self._collect(ranges.sample_sql(row_count)))
+        keys = _rows(self.collect(ranges.sample_sql(row_count)))
         sample: list[Bound] = [tuple(map(str, key)) for key in keys]
         return ranges.select_sqls(sample, count)
 
@@ -118,14 +126,20 @@ class PinnedTable:
         finally:
             reading(_nothing)
 
-    def digest(self, reading: Reading) -> ServerDigest:
-        """The server's own digest of this moment. Takes the server about as long as a scan."""
+    def digest(self, reading: Reading, start: bytes | None = None, end: bytes | None = None) -> ServerDigest:
+        """The server's own digest of this moment, of the rows with `start <= pk_bytes < end`.
+
+        None is no bound. Takes the server about as long as a scan.
+        """
         name = self._table.replace("'", "''")
-        sql = f"SELECT lineage, seq, row_count, digest FROM merutable_digest('{name}')"
+        # An empty key is below all others, so it is no bound.
+        bounds = "" if start is None and end is None else f", '{(start or b'').hex()}'"
+        bounds += "" if end is None else f", '{end.hex()}'"
+        sql = f"SELECT lineage, seq, row_count, digest FROM merutable_digest('{name}'{bounds})"
         batches = list(self.read(sql, reading))
         rows = _rows(pa.Table.from_batches(batches)) if batches else []
         if len(rows) != 1:
-            raise FeedError(f"{self._bare.uri}: merutable_digest('{name}') gave {len(rows)} rows, expected 1")
+            raise FeedError(f"{self._bare.uri}: {sql} gave {len(rows)} rows, expected 1")
         ((lineage, seq, row_count, value),) = rows
         if (lineage, seq) != (str(self.at.lineage), self.at.visible_seq):
             raise PinLost(f"{self._bare.uri}: the digest is of seq {seq}, the pin of {self.at.visible_seq}")
@@ -150,8 +164,8 @@ class PinnedTable:
         except ReplicaError as error:
             _log.debug("pin not ended table=%s error=%s", self._table, error)
 
-    def _collect(self, sql: str) -> pa.Table:
-        """A whole small answer, with its schema."""
+    def collect(self, sql: str) -> pa.Table:
+        """A whole small answer about the table, with its schema. Raises as `read`."""
         info = self._client.plan(sql)
         self._check(info.app_metadata)
         batches = []

@@ -10,11 +10,12 @@ from uuid import UUID
 import pyarrow as pa
 
 from flight_replica.digest import digest
-from flight_replica.errors import InvalidStatement, TableNotFound, Unavailable, without_table
+from flight_replica.errors import FeedError, InvalidStatement, TableNotFound, Unavailable, without_table
 from flight_replica.flightsql import feeds, information_schema
 from flight_replica.flightsql.options import MS_MAX
 from flight_replica.flightsql.service import Service, TableEntry
 from flight_replica.flightsql.streams import batch_rows
+from flight_replica.keys import KeyCodec
 from flight_replica.log.feed import TableFeed
 from flight_replica.log.source import FeedMark
 from flight_replica.position import TablePosition
@@ -275,9 +276,11 @@ def _digest_relation(call: TableFunction, service: Service) -> Relation:
     def compute(view: View) -> pa.Table:
         sql = f"SELECT * FROM {quote(entry.name)}"
         at = next(position for position in view.positions if position.table == entry.name)
-        if len(view.plan(sql)) != len(schema.names):
+        planned = view.plan(sql)
+        if len(planned) != len(schema.names):
             raise Unavailable(f"table {entry.name!r}: its schema has just changed, run the statement again")
-        rows = view.execute(sql, batch_rows=batch_rows(schema.arrow_schema))
+        where, values = _near(schema, planned, start, end)
+        rows = view.execute(sql + where, values, batch_rows=batch_rows(schema.arrow_schema))
         # By position: DuckDB gives a column another name where two differ only by case.
         named = (batch.rename_columns(schema.names) for batch in read_batches(rows))
         found = digest(named, schema, start, end)
@@ -285,6 +288,35 @@ def _digest_relation(call: TableFunction, service: Service) -> Relation:
         return pa.Table.from_pylist([row | {"row_count": found.row_count, "digest": found.value}], _DIGEST)
 
     return Relation(_DIGEST, compute)
+
+
+def _near(
+    schema: TableSchema, planned: pa.Schema, start: bytes | None, end: bytes | None
+) -> tuple[str, list[object]]:
+    """A condition, and its values, that every row with `start <= pk_bytes < end` meets; empty for none.
+
+    So a range costs no scan of the whole table. `planned`: the columns as SQL has them.
+    """
+    place = schema.names.index(schema.primary_key[0])
+    kind = schema.columns[place].type
+    is_ordered_alike = pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_binary(kind)
+    if not is_ordered_alike or planned.field(place).type != kind:
+        return "", []
+    found = {">=": _first_part(schema, start), "<=": _first_part(schema, end)}
+    bounds = {sign: value for sign, value in found.items() if value is not None}
+    name = quote(planned.field(place).name)
+    conditions = " AND ".join(f"{name} {sign} ?" for sign in bounds)
+    return (f" WHERE {conditions}" if bounds else ""), list(bounds.values())
+
+
+def _first_part(schema: TableSchema, key: bytes | None) -> object:
+    """The first value of a key; None without one, or where the bytes aren't one whole key."""
+    if key is None:
+        return None
+    try:
+        return KeyCodec(schema).decode(pa.array([key], pa.binary()))[0][0].as_py()
+    except FeedError:
+        return None
 
 
 # --- changes ------------------------------------------------------------------------------------------

@@ -42,6 +42,9 @@ ARROWS: dict[str, set[str]] = {
     "access": {"flightsql", "table_options"},
     "connecting": {"flightsql", "log"},
     "user_command": {"flightsql"},
+    "progress": set(),
+    "verify": {"base", "log", "digest"},
+    "verify_command": {"client", "connecting", "log", "progress", "table_options", "verify"},
     "listening": {"access", "flightsql", "stopping"},
     "table_options": set(),
     "serve_command": {"access", "connecting", "listening", "replica", "state", "table_options"},
@@ -55,6 +58,7 @@ ARROWS: dict[str, set[str]] = {
         "table_options",
         "connecting",
         "user_command",
+        "verify_command",
         "primary",
         "replica",
         "flightsql",
@@ -84,6 +88,7 @@ KNOWN_BY = {
     "watchdog": {"beside.log_watch"},
     "adbc_driver_flightsql": {"client"},
     "adbc_driver_manager": {"client"},
+    "rich": {"progress"},
 }
 
 
