@@ -13,6 +13,7 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from benchmarks.orders_table import SEED, orders_base, random_ops
 from benchmarks.record import record
@@ -22,25 +23,25 @@ from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.workspace import Workspace
 
 QUESTION = "What does a query cost on each kind of state, against the pure scan of the same Parquet files?"
+Samples = dict[str, list[float]]
 QUERIES = {
     "count": "SELECT count(*) FROM orders",
     "sum": "SELECT sum(amount) FROM orders",
     "group by": "SELECT country, status, sum(amount) FROM orders GROUP BY ALL",
     "1 % range": "SELECT sum(amount) FROM orders WHERE id BETWEEN {low} AND {high}",
     "point": "SELECT * FROM orders WHERE id = {low}",
+    "rows out": "SELECT * FROM orders WHERE id BETWEEN {low} AND {low} + {out}",
 }
-
-
-KINDS = ("merge on read", "merge on apply")
+KINDS = ("merge on read", "merge on apply", "merge on apply, rebuilt")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--ops", default="0,10000,100000", help="ops applied over the base, one run each")
-    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--ops", default="0,10000,1000000", help="ops applied over the base, one run each")
+    parser.add_argument("--repetitions", type=int, default=9)
     options = parser.parse_args()
-    samples: dict[str, list[float]] = {}
+    samples: Samples = {}
     with tempfile.TemporaryDirectory() as folder:
         snapshot = orders_base(Path(folder), options.rows)
         for count in map(int, options.ops.split(",")):
@@ -51,6 +52,8 @@ def main() -> None:
         {
             "base_rows": options.rows,
             "baseline": "read_parquet over the same files, in the same database and run, in turns",
+            "rebuilt": "the native table made anew out of the one that took the ops, as happens by itself",
+            "rows_out": options.rows // 10,
             "repetitions": options.repetitions,
             "seed": SEED,
         },
@@ -64,8 +67,8 @@ def main() -> None:
             print(f"  {series}: {statistics.median(values) / statistics.median(baseline):.2f}x the pure scan")
 
 
-def _measure(snapshot: BaseSnapshot, op_count: int, repetitions: int) -> dict[str, list[float]]:
-    """Seconds of each query on both kinds of state, and on the files alone."""
+def _measure(snapshot: BaseSnapshot, op_count: int, repetitions: int) -> Samples:
+    """Seconds of each query on the kinds of state, and on the files alone."""
     workspace = Workspace()
     number, directory = workspace.new_state()
     merged = ParquetState(workspace.database, number, snapshot, directory)
@@ -75,22 +78,24 @@ def _measure(snapshot: BaseSnapshot, op_count: int, repetitions: int) -> dict[st
         ops = random_ops(snapshot.schema, snapshot.base_seq, op_count, snapshot.row_count, random)
         for state in (merged, native):
             state.apply(ops, ops.column(0)[-1].as_py())
+    rebuilt = NativeState(workspace.database, *workspace.new_state(), native)
     session = workspace.session()
     session.execute("BEGIN TRANSACTION READ ONLY")
     paths = ", ".join(f"'{file.path}'" for file in merged.snapshot.files)
+    states = dict(zip(KINDS, (merged, native, rebuilt), strict=True))
     relations = {
-        "merge on read": f"({merged.relation(merged.position(session))}) orders",
-        "merge on apply": f"({native.relation(native.position(session))}) orders",
-        "pure scan": f"read_parquet([{paths}]) orders",
+        kind: f"({state.relation(state.position(session))}) orders" for kind, state in states.items()
     }
-    found: dict[str, list[float]] = {}
+    relations["pure scan"] = f"read_parquet([{paths}]) orders"
+    found: Samples = {}
     low, high = snapshot.row_count // 2, snapshot.row_count // 2 + snapshot.row_count // 100
     for name, sql in QUERIES.items():
-        times = _times(session, sql.format(low=low, high=high), relations, repetitions, is_same=op_count == 0)
+        text = sql.format(low=low, high=high, out=snapshot.row_count // 10)
+        times = _times(session, text, relations, repetitions, is_same=op_count == 0)
         found |= {f"{name}, {op_count} ops: {kind}": seconds for kind, seconds in times.items()}
     session.close()
-    native.close()
-    merged.close()
+    for state in states.values():
+        state.close()
     workspace.close()
     return found
 
@@ -101,22 +106,28 @@ def _times(
     relations: dict[str, str],
     repetitions: int,
     is_same: bool,
-) -> dict[str, list[float]]:
+) -> Samples:
     """Seconds by relation, in turns. Both states must agree, and with the files where nothing is applied."""
     answers = {kind: _rows(session, sql, relation) for kind, relation in relations.items()}
-    assert answers["merge on read"] == answers["merge on apply"], f"{sql}: the states differ"
+    assert all(answers[kind] == answers["merge on read"] for kind in KINDS), f"{sql}: the states differ"
     assert not is_same or answers["merge on read"] == answers["pure scan"], f"{sql}: the merge differs"
-    times: dict[str, list[float]] = {kind: [] for kind in relations}
+    times: Samples = {kind: [] for kind in relations}
     for _ in range(repetitions):
         for kind, relation in relations.items():
             began = time.perf_counter()
-            _rows(session, sql, relation)
+            _run(session, sql, relation)
             times[kind].append(time.perf_counter() - began)
     return times
 
 
-def _rows(session: duckdb.DuckDBPyConnection, sql: str, relation: str) -> list[tuple[object, ...]]:
-    return sorted(session.execute(sql.replace("FROM orders", f"FROM {relation}")).fetchall(), key=repr)
+def _run(session: duckdb.DuckDBPyConnection, sql: str, relation: str) -> pa.Table:
+    return session.sql(sql.replace("FROM orders", f"FROM {relation}")).to_arrow_table()
+
+
+def _rows(session: duckdb.DuckDBPyConnection, sql: str, relation: str) -> pa.Table:
+    """The answer in one order."""
+    found = _run(session, sql, relation)
+    return found.sort_by([(name, "ascending") for name in found.schema.names[:2]])
 
 
 if __name__ == "__main__":

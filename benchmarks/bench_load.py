@@ -1,0 +1,85 @@
+"""How long until a table answers, and until its native state is there, once the base is known?
+
+The baseline is DuckDB alone: a native table made from the same files in key order, in a file of its own.
+
+Run: python -m benchmarks.bench_load [--rows N] [--repetitions N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+
+from benchmarks.orders_table import SEED, orders_base
+from benchmarks.record import record
+from flight_replica.base.source import BaseSnapshot
+from flight_replica.state.native_state import NativeState
+from flight_replica.state.parquet_state import ParquetState
+from flight_replica.state.workspace import Workspace
+
+QUESTION = "How long until a table answers, and until its native state is there, once the base is known?"
+FIRST, NATIVE, BASELINE = "first answer", "native load", "DuckDB alone"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--repetitions", type=int, default=5)
+    options = parser.parse_args()
+    samples: dict[str, list[float]] = {FIRST: [], NATIVE: [], BASELINE: []}
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = orders_base(Path(folder), options.rows)
+        for number in range(options.repetitions):
+            first, native = _load(snapshot)
+            samples[FIRST].append(first)
+            samples[NATIVE].append(native)
+            samples[BASELINE].append(_alone(snapshot, Path(folder) / f"{number}.duckdb"))
+    ratios = [one / two for one, two in zip(samples[NATIVE], samples[BASELINE], strict=True)]
+    samples["native load ÷ DuckDB alone"] = ratios
+    units = dict.fromkeys(samples, "s") | {"native load ÷ DuckDB alone": "x"}
+    data = {
+        "rows": options.rows,
+        "baseline": "CREATE TABLE AS SELECT … FROM read_parquet ORDER BY id, in turns",
+        "repetitions": options.repetitions,
+        "seed": SEED,
+    }
+    record("load", QUESTION, data, samples, units)
+    print(f"  native load: {statistics.median(ratios):.2f}x DuckDB alone")
+
+
+def _load(snapshot: BaseSnapshot) -> tuple[float, float]:
+    """Seconds to the first answer on merge on read, and of building the native state from it."""
+    workspace = Workspace()
+    began = time.perf_counter()
+    number, directory = workspace.new_state()
+    merged = ParquetState(workspace.database, number, snapshot, directory)
+    found = merged.get([snapshot.row_count // 2])
+    first = time.perf_counter() - began
+    assert found is not None and found["id"] == snapshot.row_count // 2, f"the first answer is {found}"
+    began = time.perf_counter()
+    native = NativeState(workspace.database, *workspace.new_state(), merged)
+    seconds = time.perf_counter() - began
+    assert native.row_count == snapshot.row_count, f"{native.row_count} rows were loaded"
+    native.close()
+    merged.close()
+    workspace.close()
+    return first, seconds
+
+
+def _alone(snapshot: BaseSnapshot, path: Path) -> float:
+    paths = ", ".join(f"'{file.path}'" for file in snapshot.files)
+    began = time.perf_counter()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(f"CREATE TABLE t AS SELECT * FROM read_parquet([{paths}]) ORDER BY id")
+    seconds = time.perf_counter() - began
+    path.unlink()
+    return seconds
+
+
+if __name__ == "__main__":
+    main()
