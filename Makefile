@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test test-long test-engine check format proto bench clean
+.PHONY: help demo test test-long test-engine check format proto bench bench-quick bench-hogs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -43,8 +43,23 @@ format: $(STAMP)  ## rewrite the sources in the one format
 proto: $(STAMP)  ## regenerate flight_replica/_pb from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=flight_replica/_pb proto/*.proto
 
-bench: $(STAMP)  ## run every benchmark; results go to benchmarks/results
-	@for file in benchmarks/bench_*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
+BENCHES := scan load flow apply keys waiters freshness small_queries export flight_base engine_feed engine_log
+
+bench: $(STAMP)  ## measure everything (under 40 minutes); results and benchmarks/README.md are made anew
+	@for name in $(BENCHES); do $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
+	@$(BIN)/python -m benchmarks.report
+
+bench-quick: export FLIGHT_REPLICA_BENCH_RESULTS := $(VENV)/bench-quick
+bench-quick: $(STAMP)  ## a small edition of the main ones (under 3 minutes); keeps nothing
+	@$(BIN)/python -m benchmarks.bench_scan --rows 1000000 --ops 0,100000 --repetitions 5
+	@$(BIN)/python -m benchmarks.bench_load --rows 1000000 --repetitions 3
+	@$(BIN)/python -m benchmarks.bench_flow --rows 1000000 --seconds 1 --repetitions 2
+	@$(BIN)/python -m benchmarks.bench_small_queries --rows 300000 --seconds 2 --repetitions 2
+	@$(BIN)/python -m benchmarks.bench_export --rows 1000000 --repetitions 3
+	@$(BIN)/python -m benchmarks.bench_freshness --rows 200000 --seconds 6
+
+bench-hogs: $(STAMP)  ## how long each function goes on after an interrupt (more than 10 minutes)
+	@$(BIN)/python -m benchmarks.bench_hogs
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 RESULTS = Path(__file__).resolve().parent / "results"
+_ELSEWHERE = "FLIGHT_REPLICA_BENCH_RESULTS"  # a folder to write to instead
 _PACKAGES = ("flight-replica", "pyarrow", "duckdb", "numpy", "pyiceberg")
 
 
@@ -22,7 +23,9 @@ def record(
     samples: Mapping[str, list[float]],
     unit: Mapping[str, str],
 ) -> None:
-    """Write `results/<name>.json` and print the median and spread of each series of samples.
+    """Write `results/<name>.json`, and print the median and spread of each series of samples.
+
+    FLIGHT_REPLICA_BENCH_RESULTS names another folder to write to.
 
     `data` says what was measured, baseline and repetitions included; `unit` has the unit of each series.
     """
@@ -39,8 +42,9 @@ def record(
         "unit": dict(unit),
         "samples": dict(samples),
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    folder = Path(os.environ.get(_ELSEWHERE) or RESULTS)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
     print(question)
     for series, numbers in summary.items():
         print(

@@ -1,0 +1,135 @@
+"""What is aimed at, and which series of which results file tells how far it is reached."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Document = Mapping[str, Any]  # a results file, see record.py
+Measure = Callable[[Document], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One figure that is aimed at: at most `bound`, or at least where `is_floor`."""
+
+    what: str
+    file: str  # of benchmarks/results, without .json
+    measure: Measure
+    bound: float
+    unit: str = "x"
+    is_floor: bool = False
+
+    def is_reached(self, value: float) -> bool:
+        return value >= self.bound if self.is_floor else value <= self.bound
+
+
+def median(series: str, scale: float = 1.0) -> Measure:
+    return lambda document: statistics.median(document["samples"][series]) * scale
+
+
+def p99(series: str, scale: float = 1.0) -> Measure:
+    return lambda document: float(np.quantile(document["samples"][series], 0.99)) * scale
+
+
+def ratio(series: str, baseline: str) -> Measure:
+    """Of medians."""
+    return lambda document: median(series)(document) / median(baseline)(document)
+
+
+def _scan(query: str, kind: str, ops: int) -> Measure:
+    return ratio(f"{query}, {ops} ops: {kind}", f"{query}, {ops} ops: pure scan")
+
+
+def _rebuilt_to_fresh(document: Document) -> float:
+    """The median over the queries of: rebuilt after 1 M ops ÷ freshly loaded."""
+    queries = ("count", "sum", "group by", "1 % range", "point", "rows out")
+    fresh, rebuilt = "{}, 0 ops: merge on apply", "{}, 1000000 ops: merge on apply, rebuilt"
+    return statistics.median(ratio(rebuilt.format(q), fresh.format(q))(document) for q in queries)
+
+
+_APPLIED = {"sum": 0.5, "group by": 0.7, "1 % range": 0.4, "point": 0.25, "rows out": 0.7, "count": 1.5}
+_MS = 1000.0
+
+TARGETS = (
+    *(
+        Target(
+            f"{query} with 1 M applied ops ÷ pure Parquet scan",
+            "scan",
+            _scan(query, "merge on apply", 1_000_000),
+            bound,
+        )
+        for query, bound in _APPLIED.items()
+    ),
+    *(
+        Target(
+            f"{query} on merge on read, 1 M ops ÷ pure Parquet scan",
+            "scan",
+            _scan(query, "merge on read", 1_000_000),
+            1.6,
+        )
+        for query in _APPLIED
+        if query != "count"
+    ),
+    Target("rebuilt after 1 M ops ÷ freshly loaded, median of the queries", "scan", _rebuilt_to_fresh, 1.15),
+    Target("sum while 10 k ops/s flow ÷ pure scan", "flow", median("sum: while ops flow ÷ pure scan"), 1.0),
+    Target(
+        "group by while 10 k ops/s flow ÷ pure scan",
+        "flow",
+        median("group by: while ops flow ÷ pure scan"),
+        1.0,
+    ),
+    Target("apply, alone", "flow", median("apply alone", 1e-6), 1.5, "M ops/s", is_floor=True),
+    Target(
+        "apply while one client scans",
+        "flow",
+        median("apply while one client scans", 1e-6),
+        1.0,
+        "M ops/s",
+        is_floor=True,
+    ),
+    Target(
+        "commit to visible at 1 k ops/s, p50",
+        "freshness",
+        median("1000 ops/s: commit to visible", _MS),
+        3,
+        "ms",
+    ),
+    Target(
+        "commit to visible at 10 k ops/s, p50",
+        "freshness",
+        median("10000 ops/s: commit to visible", _MS),
+        5,
+        "ms",
+    ),
+    Target(
+        "commit to visible at 10 k ops/s, p99",
+        "freshness",
+        p99("10000 ops/s: commit to visible", _MS),
+        25,
+        "ms",
+    ),
+    Target("native load of 10 M rows", "load", median("native load"), 4, "s"),
+    Target("first answer once the base is known", "load", median("first answer"), 1, "s"),
+    Target("point get through ADBC, p50", "small_queries", median("1 clients: latency", _MS), 2, "ms"),
+    Target(
+        "requests a second, 8 clients ÷ 1",
+        "small_queries",
+        median("8 clients ÷ 1 client: requests a second"),
+        1.2,
+        is_floor=True,
+    ),
+    Target("8 clients, p99 ÷ p50", "small_queries", median("8 clients: p99 ÷ p50"), 10),
+    Target(
+        "SELECT * through ADBC ÷ prebuilt batches",
+        "export",
+        median("replica ÷ prebuilt batches"),
+        0.9,
+        is_floor=True,
+    ),
+    Target("a base over Flight ÷ an ADBC fetch", "flight_base", median("ratio"), 3),
+)
