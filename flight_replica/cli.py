@@ -17,6 +17,7 @@ from flight_replica.feed_command import add_feed_command
 from flight_replica.listening import add_listen, serve_until_signal
 from flight_replica.logs.setup import LEVELS, LogFormat, report_failure, start_logging
 from flight_replica.serve_command import add_serve_command
+from flight_replica.stopping import hear_terminate
 from flight_replica.table_options import above_zero
 from flight_replica.user_command import add_user_command
 from flight_replica.verify_command import add_verify_command
@@ -30,13 +31,14 @@ _EPILOG = """examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 1 failed with one line on stderr, 2 wrong usage."""
+    """The exit code: 0 done, 1 failed with one line on stderr, 2 wrong usage, 130 Ctrl-C."""
     options = _parser().parse_args(arguments)
     start_logging(options.log_level, LogFormat(options.log_format))
     # Only plain exceptions reach some gRPC codes, and pyarrow sends their traceback to the client:
     # without entries there is nothing to send (docs/decisions/0003).
     sys.tracebacklimit = 0
     run: Callable[[argparse.Namespace], int] = options.run
+    hear_terminate()
     try:
         return run(options)
     except (ReplicaError, OSError) as error:

@@ -7,14 +7,17 @@ import logging
 import os
 import socket
 import sys
+import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from flight_replica.errors import ConfigError, DatabaseLost
-from flight_replica.stopping import StopSignal
+from flight_replica.stopping import StopSignal, end_at_once
+from flight_replica.systemd import Systemd
 
 if TYPE_CHECKING:
     from flight_replica.access import ServerAccess
+    from flight_replica.flightsql.server import FlightSqlServer
     from flight_replica.flightsql.service import Service
 
     class ClosableService(Service, Protocol):
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
             ...
 
         def close(self) -> None: ...
+
+
+logger = logging.getLogger(__name__)
+
+DRAIN_SECONDS = 30.0
+DRAIN_TICK_SECONDS = 0.02
 
 
 def add_listen(parser: argparse.ArgumentParser) -> None:
@@ -47,16 +56,35 @@ def serve_until_signal(service: ClosableService, address: tuple[str, int], acces
     """Serve until SIGTERM or SIGINT, then end every stream and close the service; the exit code."""
     from flight_replica.flightsql.server import FlightSqlServer
 
-    stop = StopSignal()
+    stop = StopSignal(end_at_once)
+    systemd = Systemd()
     with ExitStack() as closing:
         closing.callback(service.close)
         _check_listen(address)
         server = FlightSqlServer(service, *address, access.limits, logins=access.logins, tls=access.tls)
         closing.callback(server.close)
         print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
+        systemd.ready(f"serving on port {server.port}")
         while not stop.wait(1.0):
             _end_if_lost(service)
+            systemd.alive()
+        systemd.stopping("draining")
+        _drain(server, DRAIN_SECONDS)
     return 0
+
+
+def _drain(server: FlightSqlServer, seconds: float) -> None:
+    """Let no more calls in, and those that are under way come to their end, for so long."""
+    logger.info("draining seconds=%g calls=%d", seconds, server.stats.calls)
+    server.drain()
+    deadline = time.monotonic() + seconds
+    while not server.is_idle and time.monotonic() < deadline:
+        time.sleep(DRAIN_TICK_SECONDS)
+    left = server.stats.calls
+    if left:
+        logger.warning("drain over, calls are ended seconds=%g calls=%d", seconds, left)
+    else:
+        logger.info("drained")
 
 
 def _end_if_lost(service: ClosableService) -> None:
@@ -64,7 +92,7 @@ def _end_if_lost(service: ClosableService) -> None:
     try:
         service.check()
     except DatabaseLost as error:
-        logging.getLogger(__name__).error("%s", error)
+        logger.error("database lost error=%s", error)
         print(f"flight-replica: {error}", file=sys.stderr, flush=True)
         os._exit(1)  # to close things in order needs the database
 

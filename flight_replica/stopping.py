@@ -1,28 +1,42 @@
-"""`StopSignal`: how SIGINT and SIGTERM reach a main thread that waits."""
+"""How SIGINT and SIGTERM reach a process: `StopSignal` for a main thread that waits, and ends at once."""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from types import FrameType
+from typing import NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignal:
-    """Set by the first SIGINT or SIGTERM after its making; further ones change nothing.
+    """Set by the first SIGINT or SIGTERM after its making.
 
     Not a `threading.Event`: a handler runs in the main thread, between any two steps of what it is doing,
     so with a second signal, or one in the middle of `wait`, it would wait for a lock of its own thread.
     """
 
-    def __init__(self) -> None:
-        self.is_set = False
+    def __init__(self, on_again: Callable[[int], object] | None = None) -> None:
+        """`on_again` gets the number of each further signal; without it they change nothing."""
+        self.number: int | None = None  # of the first signal; None: none has come
+        self._on_again = on_again
         self._news: SimpleQueue[None] = SimpleQueue()  # its `put` may interrupt itself
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             signal.signal(number, self._set)
 
+    @property
+    def is_set(self) -> bool:
+        return self.number is not None
+
     def _set(self, number: int, frame: FrameType | None) -> None:
-        self.is_set = True
+        if self.number is None:
+            self.number = number
+        elif self._on_again is not None:
+            self._on_again(number)
         self._news.put(None)
 
     def wait(self, seconds: float) -> bool:
@@ -31,3 +45,18 @@ class StopSignal:
             with suppress(Empty):
                 self._news.get(timeout=seconds)
         return self.is_set
+
+
+def end_at_once(number: int) -> NoReturn:
+    """End the process as the signal would, without closing anything. What is durable is so already."""
+    os._exit(128 + number)
+
+
+def hear_terminate() -> None:
+    """Let SIGTERM end a container's first process until there is a `StopSignal`.
+
+    The kernel gives such a process no signal that it has no handler for. Any other one is ended by the
+    signal itself, also while it waits for something that no handler could interrupt.
+    """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, lambda number, frame: end_at_once(number))

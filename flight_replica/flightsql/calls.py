@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 TICK_SECONDS = 0.02  # a vanished client is noticed after about this
 HOUSEKEEPING_SECONDS = 0.5
+SHUTTING_DOWN = "the server is shutting down"
 
 
 class Peer(Protocol):
@@ -61,6 +62,7 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
         self.session = session
         self.transaction: Transaction | None = None  # the one that its statement is part of
         self.activity: Activity | None = None  # the statement that it plans, runs or does
+        self.is_endless = False  # it streams until somebody ends it
         self.peer = ""  # the connection's other end, once the handler has seen it
         self._headers = headers
         self.request_id = request_id_of(self.header(HEADER))
@@ -229,6 +231,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         self._housekeeping = housekeeping
         self._changed = threading.Condition()
         self._contexts: dict[Call, Peer] = {}  # calls that haven't completed
+        self._is_draining = False  # no further call is let in, and those without an end are ended
         self._is_closing = False  # every call is being ended
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="flight-watcher", daemon=True)
@@ -237,6 +240,8 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
     def start_call(self, info: flight.CallInfo, headers: Mapping[str, Sequence[str]]) -> Call:
         is_handshake = info.method == flight.FlightMethod.HANDSHAKE
         try:
+            if self._is_draining:
+                raise Unavailable(SHUTTING_DOWN)
             login = self._logins.login(headers, is_handshake)
             session = self._session(login, headers, is_handshake)
         except Exception as error:
@@ -265,10 +270,16 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         with self._changed:
             self._contexts.pop(call, None)
 
-    def end_all(self) -> None:
-        """End every call, those that begin later too."""
+    def drain(self) -> None:
+        """Let no further call in, and end those that have no end of their own; the others go on."""
         with self._changed:
-            self._is_closing = True
+            self._is_draining = True
+            self._changed.notify_all()
+
+    def end_all(self) -> None:
+        """End every call, and let no further one in."""
+        with self._changed:
+            self._is_draining = self._is_closing = True
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -313,8 +324,8 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         return [(call, reason) for call, reason in found if reason is not None]
 
     def _verdict(self, call: Call, context: Peer, now: float) -> ReplicaError | None:
-        if self._is_closing:
-            return Unavailable("the server is shutting down")
+        if self._is_closing or (self._is_draining and call.is_endless):
+            return Unavailable(SHUTTING_DOWN)
         if context.is_cancelled():
             return Cancelled("the client has gone")
         return call.reason or call.overdue(now)

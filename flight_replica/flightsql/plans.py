@@ -285,6 +285,7 @@ class FollowPlan(_PinsNothing):
         self.app_metadata = encode_positions(())
 
     def batches(self, call: Call) -> Generator[Item]:
+        call.is_endless = True
         call.on_end(self._feed.wake)
         self._slots.take(call)
         try:

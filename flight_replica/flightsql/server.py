@@ -104,6 +104,18 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
             self._calls.close()
             raise
 
+    def drain(self) -> None:
+        """Refuse further calls with UNAVAILABLE, and end the feeds that others follow. Other calls go on.
+
+        To be followed by `close`, once `is_idle` or when they have had their time.
+        """
+        self._calls.drain()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no call is under way that anybody waits for."""
+        return self._calls.count == 0
+
     def close(self) -> None:
         """End every stream with UNAVAILABLE, then the server. Idempotent.
 

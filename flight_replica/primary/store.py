@@ -8,7 +8,6 @@ inside the caller's transaction.
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from flight_replica.errors import ConfigError
+from flight_replica.folder_lock import FolderLock
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import literal, open_database, quote
 from flight_replica.sql.types import sql_type
@@ -91,15 +91,11 @@ def lock_directory(directory: Path) -> Iterator[None]:
     names = set(os.listdir(directory))
     if names and not names & {LOCK_NAME, FILE_NAME}:
         raise ConfigError(f"data directory {directory} holds other files; give an empty or new one")
-    handle = os.open(directory / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = FolderLock(directory / LOCK_NAME, f"data directory {directory}")
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"data directory {directory} is in use by another primary") from error
         yield
     finally:
-        os.close(handle)
+        lock.release()
 
 
 def open_store(directory: Path, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:

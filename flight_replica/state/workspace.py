@@ -13,6 +13,7 @@ from pathlib import Path
 import duckdb
 
 from flight_replica.errors import ConfigError
+from flight_replica.folder_lock import FolderLock
 from flight_replica.sql.database import open_database
 
 _MARK = "flight-replica.lock"
@@ -33,7 +34,7 @@ class Workspace:
         if directory is None:
             _remove_left_over()
         self.directory = directory or Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock_file = self._claim()
+        self._lock = self._claim()
         self._states = self.directory / "states"
         self._fetched = self.directory / "fetched"
         self._remove_files()
@@ -47,21 +48,15 @@ class Workspace:
             self._let_go()
             raise
 
-    def _claim(self) -> int:
+    def _claim(self) -> FolderLock:
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             names = set(os.listdir(self.directory))
             if names and _MARK not in names:
                 raise ConfigError(f"data folder {self.directory} holds other files; give an empty or new one")
-            handle = os.open(self.directory / _MARK, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise ConfigError(f"data folder {self.directory} can't be used: {error.strerror}") from error
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(handle)
-            raise ConfigError(f"data folder {self.directory} is in use by another process") from error
-        return handle
+        return FolderLock(self.directory / _MARK, f"data folder {self.directory}")
 
     def new_state(self) -> tuple[int, Path]:
         """A number for a new state's tables, and the folder for its files."""
@@ -86,7 +81,7 @@ class Workspace:
 
     def _let_go(self) -> None:
         self._remove_files()
-        os.close(self._lock_file)
+        self._lock.release()
         if self._is_temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
 

@@ -75,7 +75,7 @@ def test_a_directory_is_made_where_there_is_none(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_refused_while_another_primary_has_it(engine: Engine) -> None:
-    with pytest.raises(ConfigError, match="is in use by another primary"):
+    with pytest.raises(ConfigError, match="is in use by another process: pid"):
         Engine.open(engine.directory)
     program = f"""
 from pathlib import Path
@@ -85,7 +85,7 @@ try: Engine.open(Path({str(engine.directory)!r}))
 except ConfigError as error: print(error)
 """
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert "is in use by another primary" in other.stdout
+    assert "is in use by another process: pid" in other.stdout
 
 
 def test_a_directory_can_be_taken_again_after_close(engine: Engine) -> None:
