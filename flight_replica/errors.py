@@ -28,6 +28,10 @@ class NotAllowed(InvalidStatement):
     """The statement writes or leaves the sandbox; no retry will help."""
 
 
+class Unsupported(NotAllowed):
+    """This kind of server can't do what was asked; the message says which can."""
+
+
 class ReadOnly(NotAllowed):
     """A write was sent to a replica; send it to the primary that the message names."""
 
@@ -171,6 +175,10 @@ class Unavailable(ReplicaError):
     """The table or server isn't ready, or the wait for a position ended; try again."""
 
     retryable = True
+
+
+class Paused(Unavailable):
+    """An operator has paused the table: nothing is applied to it until it is resumed."""
 
 
 class NotServed(Unavailable):

@@ -29,6 +29,11 @@ def add_user_command(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ddl", action="store_true", help="it may create, drop and alter the tables it may write"
     )
+    parser.add_argument(
+        "--admin",
+        action="store_true",
+        help="it may see and change what servers do: status of all, other users' queries, pause, rebase",
+    )
     parser.add_argument("--remove", action="store_true", help="remove the user")
     parser.set_defaults(run=_user)
 
@@ -50,6 +55,7 @@ def _user(options: argparse.Namespace) -> int:
         before.read if options.read is None else TableNames(tuple(options.read)),
         before.write if options.write is None else TableNames(tuple(options.write)),
         before.may_change_tables or options.ddl,
+        before.may_administer or options.admin,
     )
     save_user(options.file, user, _new_password(options.name))
     return 0

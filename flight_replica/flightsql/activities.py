@@ -112,7 +112,7 @@ class Activity:
         self._sql = sql[:SQL_CHARACTERS_MAX]
         self._kind = kind
         self._user = call.user.name
-        self._session = call.session.id
+        self._session = call.origin
         self._peer = call.peer
         self._request_id = call.request_id
         self._call: Call | None = call  # that does its work now; None while it waits to be fetched

@@ -35,6 +35,7 @@ class JwtSettings:
     read_claim: str = "merutable_read"  # a list of tables' names or patterns
     write_claim: str = "merutable_write"  # likewise; without it none
     ddl_claim: str = "merutable_ddl"  # true or false
+    admin_claim: str = "merutable_admin"  # likewise
 
 
 class JwtVerifier:
@@ -77,17 +78,25 @@ class JwtVerifier:
 
     def _user(self, claims: dict[str, object]) -> User:
         settings = self._settings
-        name, may_change = claims["sub"], claims.get(settings.ddl_claim, False)
+        name = claims["sub"]
         if not isinstance(name, str) or not name:
             raise Unauthenticated("token refused: its sub is no name")
-        if not isinstance(may_change, bool):
-            raise Unauthenticated(f"token refused: its {settings.ddl_claim} is neither true nor false")
+        may_change, may_administer = (
+            _flag(claims, claim) for claim in (settings.ddl_claim, settings.admin_claim)
+        )
         try:
             read = table_names(claims.get(settings.read_claim), settings.read, settings.read_claim)
             write = table_names(claims.get(settings.write_claim), NO_TABLE, settings.write_claim)
         except ConfigError as error:
             raise Unauthenticated(f"token refused: its {error}") from None
-        return User(name, read, write, may_change)
+        return User(name, read, write, may_change, may_administer)
+
+
+def _flag(claims: dict[str, object], claim: str) -> bool:
+    value = claims.get(claim, False)
+    if not isinstance(value, bool):
+        raise Unauthenticated(f"token refused: its {claim} is neither true nor false")
+    return value
 
 
 def login_of(token: str) -> str:

@@ -70,7 +70,7 @@ class RunningQuery:
     phase: Phase
     sql: str  # its first SQL_CHARACTERS_MAX characters
     user: str  # "" where nobody logs in
-    session: str  # the same in all calls of one client
+    session: str  # the same in all calls of one client: its session's id, or its connection
     peer: str  # the other end of its connection, as gRPC names it
     request_id: str
     started_at_us: int  # µs since 1970, on this host's clock

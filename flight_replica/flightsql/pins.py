@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flight_replica.errors import Busy, LimitExceeded, TableNotFound, Unavailable
@@ -149,6 +149,17 @@ class _Named:
 _Key = tuple[str, str]  # user, name
 
 
+@dataclass(frozen=True, slots=True)
+class NamedPin:
+    """A named pin, for those who look at the server."""
+
+    user: str
+    name: str
+    age_seconds: float
+    idle_seconds: float
+    visible_seqs: Mapping[str, int]  # table -> seq that it shows
+
+
 class Pins:
     """The pinned views of one server. Thread-safe."""
 
@@ -189,14 +200,30 @@ class Pins:
             entry.views.touch()
             return entry.views
 
-    def end(self, user: str, name: str) -> None:
+    def listed(self) -> list[NamedPin]:
+        """The named pins that are open."""
+        with self._lock:
+            found = [(key, entry.views) for key, entry in self._named.items()]
+        return [
+            NamedPin(
+                user,
+                name,
+                views.age_seconds,
+                views.idle_seconds,
+                {at.table: at.visible_seq for at in views.positions},
+            )
+            for (user, name), views in found
+            if views is not None
+        ]
+
+    def end(self, user: str, name: str, why: str = "its client ended it") -> None:
         """End the user's pin of this name, if there is one; statements on it come to their end."""
         with self._lock:
             entry = self._named.get((user, name))
             views = entry.views if entry is not None else None
             if views is not None:  # one that is just being opened stays
                 del self._named[user, name]
-                self._remember((user, name), "its client ended it")
+                self._remember((user, name), why)
         if views is not None:
             views.close()
 

@@ -29,7 +29,7 @@ from flight_replica.flightsql.handshake import Handshakes
 from flight_replica.flightsql.limits import DEFAULT_LIMITS, ServerLimits
 from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.parameters import NO_PARAMETERS
-from flight_replica.flightsql.pins import END_PIN
+from flight_replica.flightsql.pins import END_PIN, Pins
 from flight_replica.flightsql.planning import Write
 from flight_replica.flightsql.plans import WRITE_SCHEMA, Plan
 from flight_replica.flightsql.service import Service
@@ -131,6 +131,18 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         self._statements.close()
         self._transactions.close()
         self._front.planner.pins.close()
+
+    @property
+    def sessions(self) -> Sessions:
+        return self._sessions
+
+    @property
+    def transactions(self) -> Transactions:
+        return self._transactions
+
+    @property
+    def pins(self) -> Pins:
+        return self._front.planner.pins
 
     @property
     def stats(self) -> ServerStats:
@@ -264,7 +276,8 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         if name in SESSION_ACTIONS:
             results = [self._session_actions.act(name, body, _call(context), context)]
             if name == CLOSE:
-                self._transactions.close_origin(_call(context).session.id)
+                call = _call(context)
+                self._transactions.close_origin(call.session.id, call.user.name)
         else:
             call = _call(context)
             call.watch(context)

@@ -51,8 +51,19 @@ class Session:
         return self.values
 
 
+@dataclass(frozen=True, slots=True)
+class KeptSession:
+    """A session that has something set, for those who look at the server."""
+
+    id: str
+    user: str
+    values: Mapping[str, OptionValue]
+    idle_seconds: float
+
+
 @dataclass(slots=True)
 class _Stored:
+    user: str
     values: dict[str, OptionValue]
     used_at: float  # monotonic seconds
 
@@ -119,7 +130,7 @@ class Sessions:
                         f"{self._limits.sessions_max} sessions with options are open (sessions_max); "
                         "close some, or use call headers"
                     )
-                stored = _Stored({}, self._now())
+                stored = _Stored(session.user, {}, self._now())
             for name, value in changes.items():
                 if value is None:
                     stored.values.pop(name, None)
@@ -135,7 +146,24 @@ class Sessions:
         with self._lock:
             self._lost.pop(session.id, None)
             if session.id in self._stored or session.is_lost:
-                self._stored[session.id] = _Stored({}, self._now())
+                self._stored[session.id] = _Stored(session.user, {}, self._now())
+
+    def kept(self) -> list[KeptSession]:
+        """The sessions that have something set."""
+        now = self._now()
+        with self._lock:
+            return [
+                KeptSession(session_id, stored.user, dict(stored.values), now - stored.used_at)
+                for session_id, stored in self._stored.items()
+                if stored.values
+            ]
+
+    def drop(self, session_id: str) -> None:
+        """Let a session expire now; its client is told so where reads depended on what it had set."""
+        with self._lock:
+            stored = self._stored.pop(session_id, None)
+            if stored is not None and _change_reads(stored.values):
+                self._lost[session_id] = None
 
     def expire(self) -> None:
         """Forget the sessions that had no call for `session_idle_seconds`."""

@@ -38,6 +38,7 @@ from flight_replica.errors import (
     TransactionFailed,
     Unauthenticated,
     Unavailable,
+    Unsupported,
 )
 from flight_replica.flightsql.texts import told
 from flight_replica.log.wire import encode_log_gap
@@ -92,7 +93,7 @@ _KINDS: tuple[tuple[tuple[type[ReplicaError], ...], Code, type[Exception]], ...]
         flight.FlightUnavailableError,
     ),
     ((TableNotFound, StatementNotFound, SessionExpired), Code.NOT_FOUND, KeyError),
-    ((Unimplemented,), Code.UNIMPLEMENTED, NotImplementedError),
+    ((Unimplemented, Unsupported), Code.UNIMPLEMENTED, NotImplementedError),
     ((AlreadyExists,), Code.ALREADY_EXISTS, ValueError),
     ((LimitExceeded,), Code.RESOURCE_EXHAUSTED, ValueError),
     ((ReadOnly, TransactionFailed), Code.FAILED_PRECONDITION, ValueError),

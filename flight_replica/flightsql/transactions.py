@@ -10,7 +10,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -194,6 +194,11 @@ class Transactions:
     def count(self) -> int:
         return len(self._open)
 
+    def count_by_origin(self) -> dict[tuple[str, str], int]:
+        """(session or connection, user) -> transactions open now."""
+        with self._lock:
+            return dict(Counter((found.origin, found.owner) for found in self._open.values()))
+
     @property
     def holding_count(self) -> int:
         """Those whose end would lose something."""
@@ -269,10 +274,14 @@ class Transactions:
         self._forget([transaction_id])
         transaction.fail(Unavailable("it was rolled back"))
 
-    def close_origin(self, origin: str) -> None:
-        """Roll back what a session has left open at its end."""
+    def close_origin(self, origin: str, owner: str) -> None:
+        """Roll back what a user's session has left open at its end."""
         with self._lock:
-            left = [(key, other) for key, other in self._open.items() if other.origin == origin]
+            left = [
+                (key, other)
+                for key, other in self._open.items()
+                if (other.origin, other.owner) == (origin, owner)
+            ]
         self._forget([key for key, _ in left])
         for _, transaction in left:
             transaction.fail(Unavailable("its session was closed"))

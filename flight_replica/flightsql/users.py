@@ -3,7 +3,8 @@
 `User` is a name and what it may do; `rights.py` holds it to that. `UsersFile` is the JSON file of users
 with passwords, read again when it changes:
 
-    {"users": {"ann": {"password": "scrypt$…", "read": ["orders", "items_*"], "write": [], "ddl": false}}}
+    {"users": {"ann": {"password": "scrypt$…", "read": ["orders", "items_*"], "write": [], "ddl": false,
+        "admin": false}}}
 
 Only `password` must be there. Without `read` every table may be read, without `write` none written.
 """
@@ -24,7 +25,7 @@ from flight_replica.flightsql.passwords import PasswordHash, decode_hash, hash_p
 from flight_replica.flightsql.reloaded import ReloadedFile
 from flight_replica.sql.statement import fold
 
-_KEYS = frozenset({"password", "read", "write", "ddl"})
+_KEYS = frozenset({"password", "read", "write", "ddl", "admin"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +56,14 @@ class User:
     read: TableNames = EVERY_TABLE
     write: TableNames = NO_TABLE  # of those that it may read
     may_change_tables: bool = False  # CREATE, DROP and ALTER those that it may write
+    may_administer: bool = False  # see and change what the server does, and for whom
 
     @property
     def may_all(self) -> bool:
         return self.read == self.write == EVERY_TABLE and self.may_change_tables
 
 
-ANYBODY = User("", EVERY_TABLE, EVERY_TABLE, True)  # a caller where nobody is asked who he is
+ANYBODY = User("", EVERY_TABLE, EVERY_TABLE, True, True)  # a caller where nobody is asked who he is
 NOBODY = User("", NO_TABLE)  # a caller who hasn't said yet who he is
 
 
@@ -135,6 +137,7 @@ def _entry(account: Account) -> dict[str, object]:
         "read": list(user.read.patterns),
         "write": list(user.write.patterns),
         "ddl": user.may_change_tables,
+        "admin": user.may_administer,
     }
 
 
@@ -171,14 +174,16 @@ def _account(name: str, entry: object) -> Account:
     unknown = sorted(set(entry) - _KEYS)
     if unknown:
         raise ConfigError(f"unknown keys {unknown}, known are {sorted(_KEYS)}")
-    password, may_change = entry.get("password"), entry.get("ddl", False)
+    password = entry.get("password")
     if not isinstance(password, str):
         raise ConfigError("the password's hash is missing")
-    if not isinstance(may_change, bool):
-        raise ConfigError("ddl is true or false")
+    may_change, may_administer = entry.get("ddl", False), entry.get("admin", False)
+    for key, value in (("ddl", may_change), ("admin", may_administer)):
+        if not isinstance(value, bool):
+            raise ConfigError(f"{key} is true or false")
     read = table_names(entry.get("read"), EVERY_TABLE, "read")
     write = table_names(entry.get("write"), NO_TABLE, "write")
-    return Account(User(name, read, write, may_change), decode_hash(password))
+    return Account(User(name, read, write, may_change, may_administer), decode_hash(password))
 
 
 def table_names(value: object, absent: TableNames, what: str) -> TableNames:

@@ -19,6 +19,7 @@ from flight_replica.errors import (
     LineageChanged,
     LogGap,
     NotCaughtUp,
+    Paused,
     ReplicaError,
     SchemaMismatch,
     TableNotFound,
@@ -40,6 +41,7 @@ class Follower:
         self._base_backoff = Backoff(BackoffConfig(first_seconds=1.0, max_seconds=60.0))
         self._stop = threading.Event()
         self._rebase_wanted = threading.Event()
+        self._resumed = threading.Event()  # by an operator, or it is to end
         self.ended = threading.Event()  # following is over, for the reason in `end_reason`
         self.end_reason: ReplicaError | None = None
         self._threads = [
@@ -54,10 +56,21 @@ class Follower:
     def close(self) -> None:
         """End both threads; the replica's sources are ended with them."""
         self._stop.set()
+        self._resumed.set()
         self._rebase_wanted.set()
         self._replica.end_sources()
         for thread in self._threads:
             thread.join()
+
+    def pause(self) -> None:
+        """From its return on nothing becomes visible, and soon nothing is read, until `resume`."""
+        self._resumed.clear()
+        self._replica.hold()
+
+    def resume(self) -> None:
+        """Follow again. Idempotent."""
+        self._replica.let_go()
+        self._resumed.set()
 
     def raise_if_ended(self) -> None:
         """Raise why following is over, if it is."""
@@ -92,6 +105,8 @@ class Follower:
         """Follow until something happens, and deal with it. Raises what ends the follower."""
         try:
             self._follow_once(backoff)
+        except Paused:
+            self._resumed.wait()
         except (Closed, LineageChanged, TableNotFound):
             raise
         except LogGap as gap:
@@ -124,6 +139,9 @@ class Follower:
             _log.info("recovered from a log gap table=%s base_seq=%d", self._replica.table, base_seq)
             if self._replica.visible_seq > seen:
                 return
+        except Paused:
+            self._resumed.wait()
+            return
         except (Closed, LineageChanged, TableNotFound):
             raise
         except NotCaughtUp as error:
@@ -142,7 +160,7 @@ class Follower:
             self._rebase_wanted.clear()
             wait_seconds = self._replica.settings.base_poll_seconds
             if self._replica.is_loaded and not self._stop.is_set():
-                if not self._rebase_if_newer():
+                if not self._replica.is_held and not self._rebase_if_newer():
                     wait_seconds += self._base_backoff.next_seconds()
                 self._improve()
 
@@ -174,7 +192,7 @@ class Follower:
             is_newer = version is not None and version != replica.base_version
             if is_newer:
                 replica.stand_on_newer_base()
-        except Closed:
+        except (Closed, Paused):
             return True
         except LineageChanged as error:
             self._end(error)

@@ -19,7 +19,7 @@ import pyarrow as pa
 from flight_replica.base.on_demand import OnDemandBase
 from flight_replica.base.pages import FIRST_BYTES_MAX, NEWER_BYTES_MAX, PageCheck
 from flight_replica.base.source import BaseSnapshot, BaseSource
-from flight_replica.errors import LimitExceeded, LineageChanged, LogGap
+from flight_replica.errors import LimitExceeded, LineageChanged, LogGap, Paused
 from flight_replica.log.batches import between, concat
 from flight_replica.log.no_log import NoLog
 from flight_replica.log.op_log import OpLog
@@ -96,9 +96,11 @@ class Replica:
         self._pages = PageCheck()
         self._proof: FeedMark | None = None  # the newest applied mark that was caught up
         self.waiters = Waiters()
+        self._is_held = False  # nothing may become visible; changed under `_writing`
         self._rebase_timeout_seconds = settings.rebase_timeout_seconds
         self._rebase_count = 0
         self._last_warmup_millis = 0
+        self.last_rebase_at_us = 0  # µs since 1970; 0 before the first
 
     @classmethod
     def open(
@@ -286,12 +288,33 @@ class Replica:
             self._restart_at(seq)
             return seq
 
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing may become visible."""
+        return self._is_held
+
+    def hold(self) -> None:
+        """From its return on nothing becomes visible, until `let_go`: neither ops nor a newer base."""
+        with self._writing:
+            self._is_held = True
+
+    def let_go(self) -> None:
+        """What `hold` held back may come."""
+        with self._writing:
+            self._is_held = False
+
+    def _check_held(self) -> None:
+        if self._is_held:
+            raise Paused(f"table {self.table!r} is paused at seq {self.visible_seq}; resume it first")
+
     def receive(self, batch: OpBatch) -> None:
         """Take the next batch of the feed; whole commits become visible. All or nothing.
 
-        After an error the feed must be read again from what is visible, as after `begin_following`.
+        Raises `Paused` while it is held, and has taken nothing then. After an error the feed must be read
+        again from what is visible, as after `begin_following`.
         """
         with self._writing:
+            self._check_held()
             proof = self._proof
             try:
                 self._receive(self._unseen(batch))
@@ -434,6 +457,7 @@ class Replica:
         began = time.monotonic()
         seqs = self._swap_to_newer(what, needs_newer_base=needs_newer_base)
         self._rebase_count += 1
+        self.last_rebase_at_us = time.time_ns() // 1000
         self._last_warmup_millis = int((time.monotonic() - began) * 1000)
         return seqs
 
@@ -448,6 +472,8 @@ class Replica:
         with self._writing:
             try:
                 catch_up(self, state)
+                if state.visible_seq > self.visible_seq:
+                    self._check_held()
                 widen(state, self.history.schema)
                 if state.visible_seq > self.history.newest_seq:
                     self._restart_at(state.visible_seq)

@@ -9,13 +9,22 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
 import pyarrow as pa
 
 from flight_replica.base.on_demand import OnDemandBase
-from flight_replica.errors import Closed, ReadOnly, ReplicaError, TableNotFound, Unavailable
+from flight_replica.errors import (
+    AlreadyExists,
+    Closed,
+    ConfigError,
+    ReadOnly,
+    ReplicaError,
+    TableNotFound,
+    Unavailable,
+)
 from flight_replica.flightsql.service import Ending, IngestMode, PendingWrites, TableEntry, WriteResult
 from flight_replica.log.feed import TableFeed
 from flight_replica.position import Demand, TablePosition
@@ -61,6 +70,8 @@ class ReplicaService:
         self._follows_list = upstream is not None and not names
         self._lock = threading.Lock()
         self._tables: dict[str, TableReplica] = {}
+        self._changing = threading.RLock()  # held while tables come and go
+        self._removed: set[str] = set()  # listed upstream, and not served since an operator said so
         self._published: Mapping[str, PublishedTable] = {}  # as last listed
         self._stop = threading.Event()
         self._look_now = threading.Event()
@@ -94,25 +105,68 @@ class ReplicaService:
             _log.debug("tables can't be listed error=%s", error)
             return
         self._published = listed
-        if not self._follows_list:
-            return
+        if self._follows_list:
+            with self._changing:
+                self._adapt(self._upstream, listed)
+
+    def _adapt(self, upstream: Upstream, listed: Mapping[str, PublishedTable]) -> None:
+        """Serve what is listed, and no longer what isn't."""
         with self._lock:
             gone = [name for name in self._tables if name not in listed and name not in self._origins]
-            new = [name for name in listed if name not in self._tables]
+            new = [name for name in listed if name not in self._tables and name not in self._removed]
         for name in gone:
-            with self._lock:
-                table = self._tables.pop(name)
-            table.close()
+            self._drop(name)
             _log.info("table gone table=%s", name)
         for name in new:
-            self._add(name, partial(self._upstream.open, name, self._workspace.new_folder))
+            self._add(name, partial(upstream.open, name, self._workspace.new_folder))
+
+    def _drop(self, name: str) -> None:
+        with self._lock:
+            table = self._tables.pop(name)
+        table.close()
 
     def _add(self, name: str, origin: Origin) -> None:
         table = TableReplica(name, origin, self._workspace, self._settings, lambda _: self._look_now.set())
         with self._lock:
             self._tables[name] = table
 
-    def _table(self, name: str) -> TableReplica:
+    def add_followed(self, name: str) -> None:
+        """Serve one more table of the primary. Raises `TableNotFound`, `AlreadyExists`, `ConfigError`,
+        `Unavailable`."""
+        if self._upstream is None:
+            raise ConfigError(f"table {name!r}: this server follows no primary; state the table's base")
+        found = self._upstream.table(name).name
+        with self._changing:
+            self._removed.discard(found)
+            self._add_origin(found, partial(self._upstream.open, found, self._workspace.new_folder))
+
+    def add_stated(self, name: str, origin: Origin) -> None:
+        """Serve one more table of an origin of its own. Raises `AlreadyExists`."""
+        with self._changing:
+            self._add_origin(name, origin)
+
+    def _add_origin(self, name: str, origin: Origin) -> None:
+        with self._lock:
+            if name in self._tables:
+                raise AlreadyExists(f"table {name!r} is served already")
+        if not self._follows_list:
+            self._origins[name] = origin
+        self._add(name, origin)
+
+    def remove(self, name: str) -> None:
+        """Serve a table no longer; views that are open end with their readers. Raises `TableNotFound`."""
+        with self._changing:
+            self.table(name)
+            self._removed.add(name)
+            self._origins.pop(name, None)
+            self._drop(name)
+
+    def every_table(self) -> Sequence[TableReplica]:
+        with self._lock:
+            return [table for _, table in sorted(self._tables.items())]
+
+    def table(self, name: str) -> TableReplica:
+        """Raises `TableNotFound`."""
         with self._lock:
             table = self._tables.get(name)
         if table is None:
@@ -122,27 +176,25 @@ class ReplicaService:
     # --- what the front asks ----------------------------------------------------------------------
 
     def tables(self) -> Sequence[TableEntry]:
-        with self._lock:
-            tables = sorted(self._tables.items())
         published = self._published
-        return [_entry(table, published.get(name)) for name, table in tables]
+        return [_entry(table, published.get(table.name)) for table in self.every_table()]
 
     def feed(self, table: str) -> TableFeed:
-        return self._table(table).replica.history
+        return self.table(table).replica.history
 
     def open_view(self, tables: Sequence[str]) -> View:
-        replicas: dict[str, Replica] = {name: self._table(name).replica for name in tables}
+        replicas: dict[str, Replica] = {name: self.table(name).replica for name in tables}
         return open_view(self._workspace, replicas)
 
     def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
-        return open_views(self._workspace, {name: self._table(name).replica for name in tables}, count)
+        return open_views(self._workspace, {name: self.table(name).replica for name in tables}, count)
 
     def open_view_as_of(self, tables: Sequence[str], seqs: Mapping[str, int]) -> View:
-        replicas = {name: self._table(name).replica for name in tables}
+        replicas = {name: self.table(name).replica for name in tables}
         return self._older_views.open(replicas, seqs)
 
     def wait_for(self, demand: Demand, timeout_seconds: float, ending: Ending) -> None:
-        wait_for(self._table(demand.table).replica, demand, time.monotonic() + timeout_seconds, ending)
+        wait_for(self.table(demand.table).replica, demand, time.monotonic() + timeout_seconds, ending)
 
     def write(
         self, sql: str, parameters: pa.Table | None = None, ending: Ending | None = None
@@ -193,7 +245,7 @@ def _entry(table: TableReplica, published: PublishedTable | None) -> TableEntry:
     state, reason = table.state
     try:
         replica = table.replica
-        position = replica.describe()
+        position = _with_listed(replica.describe(), published)
     except (Unavailable, Closed):
         replica = None
         state, reason = table.state  # a state read before may be that of a history that has just ended
@@ -216,6 +268,13 @@ def _entry(table: TableReplica, published: PublishedTable | None) -> TableEntry:
         state=state,
         reason=reason or _remark(replica),
     )
+
+
+def _with_listed(at: TablePosition, published: PublishedTable | None) -> TablePosition:
+    """The position with the newest seq that the list of tables tells of: a paused feed tells of none."""
+    if published is None or published.lineage != at.lineage or published.high_water <= at.high_water:
+        return at
+    return replace(at, high_water=published.high_water)
 
 
 def _from_here(at: TablePosition, low_water: int) -> PublishedTable:

@@ -43,6 +43,7 @@ class TableState(StrEnum):
     WAITING = "waiting"  # for its first base
     SERVING = "serving"
     DEGRADED = "degraded"  # serving, but something is wrong: the reason says what
+    PAUSED = "paused"  # serving what it had when an operator paused it
 
 
 Origin = Callable[[], Opening]
@@ -72,6 +73,8 @@ class TableReplica:
         self._lock = threading.Lock()
         self._opened: Replica | None = None
         self._serving: Replica | None = None  # the opened one, once it can be read
+        self._follower: Follower | None = None  # of the opened one
+        self._paused_by: str | None = None  # None: it is followed
         self._state = TableState.LOADING
         self._reason = "not opened yet"
         self._is_final = False  # the reason is one that doesn't pass by itself
@@ -83,6 +86,8 @@ class TableReplica:
         """How the table is, and why where it isn't serving."""
         with self._lock:
             state, reason, opened = self._state, self._reason, self._opened
+            if self._paused_by is not None:
+                state, reason = TableState.PAUSED, f"paused by {self._paused_by}"
         base = opened.base if opened is not None and state is TableState.LOADING else None
         progress = base.progress if isinstance(base, OnDemandBase) else ""
         return state, f"{reason}: {progress}" if progress else reason
@@ -97,6 +102,39 @@ class TableReplica:
             raise error(f"table {self.name!r} is {state}: {without_table(self.name, reason)}")
         return replica
 
+    # --- what an operator does --------------------------------------------------------------------
+
+    @property
+    def paused_by(self) -> str | None:
+        """Who has paused it; None while it is followed."""
+        return self._paused_by
+
+    def pause(self, by: str) -> None:
+        """Show nothing newer from now on, until `resume`; not over a new lineage. Raises `Unavailable`."""
+        replica, follower = self.replica, self._follower
+        with self._lock:
+            if follower is None or self._serving is not replica:
+                raise Unavailable(f"table {self.name!r} is just being opened anew")
+            self._paused_by = self._paused_by or by
+        follower.pause()
+        _log.info("table paused table=%s by=%s visible_seq=%d", self.name, by, replica.visible_seq)
+
+    def resume(self) -> None:
+        """Follow again. Nothing for a table that is followed."""
+        with self._lock:
+            was_paused, self._paused_by = self._paused_by is not None, None
+            follower = self._follower
+        if was_paused and follower is not None:
+            follower.resume()
+            _log.info("table resumed table=%s", self.name)
+
+    def look_now(self) -> None:
+        """See at once whether a better state is to be made."""
+        with self._lock:
+            follower = self._follower
+        if follower is not None:
+            follower.look_now()
+
     def origin_clock_us(self) -> int | None:
         """The origin's time, at the latest that it can be; None while it isn't known."""
         with self._lock:
@@ -106,9 +144,11 @@ class TableReplica:
     def close(self) -> None:
         self._stop.set()
         with self._lock:
-            opened = self._opened
+            opened, follower = self._opened, self._follower
         if opened is not None:
             opened.end_sources()
+        if follower is not None:
+            follower.resume()  # one that is paused waits for that
         self._thread.join()
 
     # --- the thread -------------------------------------------------------------------------------
@@ -148,6 +188,8 @@ class TableReplica:
         if self._stop.is_set():  # `close` came too early to find it
             replica.end_sources()
         follower = Follower(replica, self._on_trouble)
+        with self._lock:
+            self._follower = follower
         follower.start()
         try:
             self._load(replica, follower, opening.reach_seq)
@@ -156,7 +198,7 @@ class TableReplica:
             follower.raise_if_ended()
         finally:
             with self._lock:
-                self._serving = self._opened = None
+                self._serving = self._opened = self._follower = self._paused_by = None
                 self._state, self._reason = TableState.LOADING, "its history here has ended"
             follower.close()
             replica.close()
