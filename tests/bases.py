@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from flight_replica.base.source import BaseFile, BaseSnapshot
 from flight_replica.conform import conform
-from flight_replica.errors import FeedError, LogGap
+from flight_replica.errors import FeedError, LogGap, ReplicaError
 from flight_replica.keys import KeyCodec
 from flight_replica.log.feed import TableFeed
 from flight_replica.log.in_process import InProcessLogSource
@@ -160,6 +160,14 @@ class FaultyLog:
     @property
     def clock_error_us(self) -> int | None:
         return self._inner.clock_error_us
+
+    @property
+    def last_error(self) -> ReplicaError | None:
+        return self._inner.last_error
+
+    @property
+    def failure_count(self) -> int:
+        return self._inner.failure_count
 
     def latest_seq(self) -> int:
         return self._inner.latest_seq()

@@ -80,6 +80,16 @@ class Activities:
             raise
 
     @contextmanager
+    def checking(self, call: Call, sql: str) -> Iterator[None]:
+        """A statement is only prepared: where that fails it has ended, else nothing is told of it."""
+        activity = Activity(self, self._new_id(), call, sql, QueryKind.QUERY)
+        try:
+            yield
+        except BaseException as error:
+            activity.end(error)
+            raise
+
+    @contextmanager
     def doing(self, call: Call, sql: str, kind: QueryKind) -> Iterator[Activity]:
         """A statement that is over with the block."""
         with self.planning(call, sql, kind) as activity:

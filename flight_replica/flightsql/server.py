@@ -301,7 +301,8 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         request = unpack(body, f"action {name}")
         match request:
             case pb.ActionCreatePreparedStatementRequest():
-                return [pack(self._prepare(front, call, request))]
+                with self.activities.checking(call, request.query):
+                    return [pack(self._prepare(front, call, request))]
             case pb.ActionClosePreparedStatementRequest():
                 front.handles.close_prepared(request.prepared_statement_handle)
                 return []

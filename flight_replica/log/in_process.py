@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from uuid import UUID
 
-from flight_replica.errors import Closed
+from flight_replica.errors import Closed, ReplicaError
 from flight_replica.log import batches
 from flight_replica.log.feed import TableFeed
 from flight_replica.log.reading import read_on, read_range
@@ -24,6 +24,9 @@ def _wall_us() -> int:
 
 class InProcessLogSource:
     """A `LogSource` over `feed`, which it doesn't own. Starts no thread: iterating reads the feed."""
+
+    last_error: ReplicaError | None = None  # there is no connection that could fail
+    failure_count = 0
 
     def __init__(
         self,

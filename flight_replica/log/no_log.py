@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from uuid import UUID
 
-from flight_replica.errors import Closed
+from flight_replica.errors import Closed, ReplicaError
 from flight_replica.log.source import FeedMark, OpBatch
 from flight_replica.schema import TableSchema
 
@@ -34,6 +34,8 @@ class NoLog:
     last_mark_at: float | None = None
     clock_offset_us: int | None = None
     clock_error_us: int | None = None
+    last_error: ReplicaError | None = None
+    failure_count = 0
 
     def __init__(self, lineage: UUID, schema: TableSchema) -> None:
         self.lineage = lineage

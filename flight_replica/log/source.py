@@ -15,7 +15,7 @@ from uuid import UUID
 
 import pyarrow as pa
 
-from flight_replica.errors import LogGap
+from flight_replica.errors import LogGap, ReplicaError
 from flight_replica.schema import TableSchema
 
 __all__ = ["FeedMark", "LogGap", "LogSource", "Op", "OpBatch", "OpRecord", "OpStream"]
@@ -120,6 +120,16 @@ class LogSource(Protocol):
     @property
     def clock_error_us(self) -> int | None:
         """The most by which `clock_offset_us` can be wrong; None unknown."""
+        ...
+
+    @property
+    def last_error(self) -> ReplicaError | None:
+        """Why a follow stream that reconnects by itself isn't flowing; None while it is, or never does so."""
+        ...
+
+    @property
+    def failure_count(self) -> int:
+        """How often such a stream was interrupted by an error or a stall."""
         ...
 
     def stream(self, since: int) -> OpStream:

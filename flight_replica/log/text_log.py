@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from uuid import UUID
 
-from flight_replica.errors import InvalidText, LineageChanged
+from flight_replica.errors import InvalidText, LineageChanged, ReplicaError
 from flight_replica.log.source import FeedMark, LogSource, OpBatch, OpStream
 from flight_replica.schema import TableSchema
 from flight_replica.text_columns import TextChoice
@@ -47,6 +47,14 @@ class TextLog:
     @property
     def clock_error_us(self) -> int | None:
         return self._log.clock_error_us
+
+    @property
+    def last_error(self) -> ReplicaError | None:
+        return self._log.last_error
+
+    @property
+    def failure_count(self) -> int:
+        return self._log.failure_count
 
     def latest_seq(self) -> int:
         return self._log.latest_seq()

@@ -22,6 +22,7 @@ from flight_replica.primary.retention import Retention
 from flight_replica.primary.settings import PrimarySettings
 from flight_replica.primary.store import TableRecord
 from flight_replica.sql.database import check_database
+from flight_replica.sql.memory import DatabaseMemory, database_memory
 from flight_replica.sql.view import View
 
 
@@ -56,6 +57,15 @@ class PrimaryService:
     def check(self) -> None:
         """Raise `DatabaseLost` when the store answers nothing any more."""
         check_database(self.engine.session)
+
+    def memory(self) -> DatabaseMemory:
+        """What the store uses now."""
+        return database_memory(self.engine.session)
+
+    @property
+    def data_directory(self) -> Path:
+        """Where everything is kept."""
+        return self.engine.directory
 
     def close(self) -> None:
         """End the threads; what was acknowledged is in the directory."""

@@ -134,10 +134,12 @@ class Follower:
     def _recover(self, gap: LogGap, backoff: Backoff) -> None:
         """Adopt a newer base; without one keep serving what there is, and say so."""
         seen, trouble = self._replica.visible_seq, f"{gap}; no newer base yet"
+        self._replica.measures.log_gaps.add()
         try:
             base_seq = self._replica.recover_from_log_gap(gap)
             _log.info("recovered from a log gap table=%s base_seq=%d", self._replica.table, base_seq)
             if self._replica.visible_seq > seen:
+                self._replica.measures.gap_recoveries.add()
                 return
         except Paused:
             self._resumed.wait()
@@ -178,9 +180,11 @@ class Follower:
         except Closed:
             return
         except Exception as error:  # the present state serves on; the next look tries again
+            replica.measures.native_build_failures.add()
             _log.warning("native state failed table=%s error=%s", replica.table, error)
             return
         seconds, seq = time.monotonic() - began, replica.visible_seq
+        replica.measures.native_build_seconds.observe(seconds)
         _log.info("native state built table=%s visible_seq=%d seconds=%.3f", replica.table, seq, seconds)
 
     def _rebase_if_newer(self) -> bool:
@@ -198,6 +202,7 @@ class Follower:
             self._end(error)
             return True
         except Exception as error:  # the old state serves on; the next poll tries again
+            replica.measures.rebase_failures.add()
             _log.warning("rebase failed table=%s error=%s", replica.table, error)
             if isinstance(error, BaseError | SchemaMismatch):
                 self._say(f"the newest base can't be taken: {error}", "base")

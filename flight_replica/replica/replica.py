@@ -19,13 +19,14 @@ import pyarrow as pa
 from flight_replica.base.on_demand import OnDemandBase
 from flight_replica.base.pages import FIRST_BYTES_MAX, NEWER_BYTES_MAX, PageCheck
 from flight_replica.base.source import BaseSnapshot, BaseSource
-from flight_replica.errors import LimitExceeded, LineageChanged, LogGap, Paused
+from flight_replica.errors import Closed, LimitExceeded, LineageChanged, LogGap, Paused, Unavailable
 from flight_replica.log.batches import between, concat
 from flight_replica.log.no_log import NoLog
 from flight_replica.log.op_log import OpLog
 from flight_replica.log.source import FeedMark, LogSource, OpBatch
 from flight_replica.position import TablePosition
 from flight_replica.replica.commits import SEQ_MAX, CommitBuffer, Commits
+from flight_replica.replica.measures import Holding, TableMeasures
 from flight_replica.replica.rebase import Rebase, catch_up, replay
 from flight_replica.replica.slot import StateSlot
 from flight_replica.replica.stats import (
@@ -101,6 +102,7 @@ class Replica:
         self._rebase_count = 0
         self._last_warmup_millis = 0
         self.last_rebase_at_us = 0  # µs since 1970; 0 before the first
+        self.measures = TableMeasures()  # its owner's, where there is one who keeps them
 
     @classmethod
     def open(
@@ -376,8 +378,11 @@ class Replica:
     def _apply(self, commits: Commits) -> None:
         state = self._slot.current
         if commits.through > state.visible_seq:
-            ops = between(commits.ops, state.visible_seq, SEQ_MAX)
+            ops, began = between(commits.ops, state.visible_seq, SEQ_MAX), time.perf_counter()
             state.apply(ops, commits.through, commits.commit_time_us)
+            self.measures.apply_seconds.observe(time.perf_counter() - began)
+            self.measures.apply_ops.observe(ops.num_rows)
+            self.measures.apply_bytes.observe(ops.nbytes)
         if commits.through > self.history.high_water:
             self.history.publish(commits.through)
 
@@ -456,9 +461,11 @@ class Replica:
     def _hotswap(self, what: str, *, needs_newer_base: bool = False) -> tuple[int, int]:
         began = time.monotonic()
         seqs = self._swap_to_newer(what, needs_newer_base=needs_newer_base)
+        seconds = time.monotonic() - began
         self._rebase_count += 1
         self.last_rebase_at_us = time.time_ns() // 1000
-        self._last_warmup_millis = int((time.monotonic() - began) * 1000)
+        self._last_warmup_millis = int(seconds * 1000)
+        self.measures.rebase_seconds.observe(seconds)
         return seqs
 
     def _swap_to_newer(self, what: str, *, needs_newer_base: bool = False) -> tuple[int, int]:
@@ -548,6 +555,26 @@ class Replica:
             state.close()
             raise
         return state
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether there is a log that brings ops."""
+        return not isinstance(self.log, NoLog)
+
+    def holding(self) -> Holding | None:
+        """How the table is held now; None without a state."""
+        try:
+            state = self._slot.current
+        except (Unavailable, Closed):
+            return None
+        return Holding(
+            state_kind=state.kind.name.lower(),
+            tail_ops=state.ops_applied,
+            tail_bytes=state.tail_bytes,
+            history_bytes=self.history.held_bytes,
+            waiters=len(self.waiters),
+            old_states=self._slot.retired_count,
+        )
 
     def end_sources(self) -> None:
         """Let nothing more come: whoever waits for the log or the base hears that it is over. Idempotent."""

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from uuid import UUID
 
 import pyarrow as pa
@@ -29,6 +30,7 @@ from flight_replica.flightsql.service import Ending, IngestMode, PendingWrites, 
 from flight_replica.log.feed import TableFeed
 from flight_replica.position import Demand, TablePosition
 from flight_replica.replica.as_of import OlderViews
+from flight_replica.replica.measures import MeasuredTable
 from flight_replica.replica.published import FLIGHT, PublishedTable
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
@@ -37,6 +39,7 @@ from flight_replica.replica.upstream import Upstream
 from flight_replica.replica.view import open_view, open_views
 from flight_replica.replica.waits import wait_for
 from flight_replica.sql.database import check_database
+from flight_replica.sql.memory import DatabaseMemory, database_memory
 from flight_replica.sql.view import View
 from flight_replica.state.workspace import Workspace
 
@@ -208,6 +211,21 @@ class ReplicaService:
 
     def begin(self, snapshot: Sequence[TablePosition] | None = None) -> PendingWrites:
         raise ReadOnly(str(self.read_only_reason))
+
+    def measured(self) -> Sequence[MeasuredTable]:
+        """What has happened to each table."""
+        with self._lock:
+            tables = [table for _, table in sorted(self._tables.items())]
+        return [table.measured() for table in tables]
+
+    def memory(self) -> DatabaseMemory:
+        """What the states' database uses now."""
+        return database_memory(self._workspace.session)
+
+    @property
+    def data_directory(self) -> Path:
+        """Where its files are."""
+        return self._workspace.directory
 
     def clock_us(self) -> int:
         """The origin's clock, whose times the feed's marks carry on; this host's while it isn't known.

@@ -26,6 +26,7 @@ from flight_replica.errors import (
 )
 from flight_replica.log.backoff import Backoff, BackoffConfig
 from flight_replica.replica.follower import Follower
+from flight_replica.replica.measures import MeasuredTable, TableMeasures
 from flight_replica.replica.published import Opening
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaSettings
@@ -65,6 +66,7 @@ class TableReplica:
         on_gone: Callable[[str], None] = lambda name: None,
     ) -> None:
         self.name = name
+        self.measures = TableMeasures()
         self._origin = origin
         self._workspace = workspace
         self._settings = settings
@@ -135,6 +137,16 @@ class TableReplica:
         if follower is not None:
             follower.look_now()
 
+    def measured(self) -> MeasuredTable:
+        """What has happened to it, and how its feed is connected."""
+        with self._lock:
+            opened, failures = self._opened, self.measures.feed_failures.count
+        if opened is None:
+            return MeasuredTable(self.name, self.measures, None, failures, None)
+        is_connected = opened.log.last_error is None if opened.is_followed else None
+        failures += opened.log.failure_count
+        return MeasuredTable(self.name, self.measures, is_connected, failures, opened.holding())
+
     def origin_clock_us(self) -> int | None:
         """The origin's time, at the latest that it can be; None while it isn't known."""
         with self._lock:
@@ -166,6 +178,7 @@ class TableReplica:
             except BaseNotUsable as error:
                 self._say(TableState.WAITING, str(error))
             except (LogGap, LineageChanged) as reason:
+                self.measures.fresh_starts.add()
                 self._say(TableState.LOADING, f"starting afresh: {reason}")
             except Exception as error:
                 is_final = isinstance(error, DamagedLog)
@@ -183,6 +196,7 @@ class TableReplica:
             start_seq=opening.start_seq,
             settings=self._settings,
         )
+        replica.measures = self.measures
         with self._lock:
             self._opened = replica
         if self._stop.is_set():  # `close` came too early to find it
@@ -200,6 +214,7 @@ class TableReplica:
             with self._lock:
                 self._serving = self._opened = self._follower = self._paused_by = None
                 self._state, self._reason = TableState.LOADING, "its history here has ended"
+                self.measures.feed_failures.add(replica.log.failure_count)
             follower.close()
             replica.close()
 

@@ -84,4 +84,9 @@ def check_database(session: Callable[[], duckdb.DuckDBPyConnection]) -> None:
         finally:
             opened.close()
     except duckdb.Error as error:
-        raise DatabaseLost(f"the database is lost: {str(error).partition(chr(10))[0]}") from error
+        raise lost(error) from error
+
+
+def lost(error: duckdb.Error) -> DatabaseLost:
+    """What a failure of DuckDB's means that no statement can cause."""
+    return DatabaseLost(f"the database is lost: {str(error).partition(chr(10))[0]}")

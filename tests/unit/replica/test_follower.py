@@ -85,6 +85,7 @@ def test_a_base_that_fails_is_tried_again(primary: SmallTable, workspace: Worksp
         primary.flush()
         reach(replica, primary)
         assert replica.base_seq == 3
+        until(lambda: replica.measures.rebase_failures.count > 0, "the failure is counted")
         primary.base.error = None
         until(lambda: replica.base_seq == 4, "the base of seq 4 is adopted")
 
@@ -100,6 +101,9 @@ def test_a_gap_is_mended_by_the_newer_base(primary: SmallTable, workspace: Works
             follower.start()
             reach(replica, primary)
             assert replica.base_seq == 5
+            until(lambda: replica.measures.gap_recoveries.count == 1, "one gap was mended")
+            assert replica.measures.log_gaps.count == 1
+            assert replica.measures.rebase_seconds.read().counts[-1] == 1
 
 
 def test_a_gap_without_a_newer_base_serves_on_says_so_and_waits(

@@ -1,0 +1,1 @@
+"""What a server tells Prometheus of itself. Counted where it happens, collected when it is asked for."""
