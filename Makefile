@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test test-long test-engine check format proto bench bench-quick bench-hogs clean
+.PHONY: help demo test test-long test-engine check format proto bench bench-quick bench-peers bench-hogs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -57,6 +57,11 @@ bench-quick: $(STAMP)  ## a small edition of the main ones (under 3 minutes); ke
 	@$(BIN)/python -m benchmarks.bench_small_queries --rows 300000 --seconds 2 --repetitions 2
 	@$(BIN)/python -m benchmarks.bench_export --rows 1000000 --repetitions 3
 	@$(BIN)/python -m benchmarks.bench_freshness --rows 200000 --seconds 6
+
+bench-peers: $(STAMP)  ## the same queries on other Flight SQL servers, which it installs
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[peers]'
+	@$(BIN)/python -m benchmarks.bench_peers
+	@$(BIN)/python -m benchmarks.report
 
 bench-hogs: $(STAMP)  ## how long each function goes on after an interrupt (more than 10 minutes)
 	@$(BIN)/python -m benchmarks.bench_hogs

@@ -52,6 +52,12 @@ def _rebuilt_to_fresh(document: Document) -> float:
     return statistics.median(ratio(rebuilt.format(q), fresh.format(q))(document) for q in queries)
 
 
+def _worst(document: Document, peer: str) -> float:
+    """The largest ratio of all queries that the peer could run."""
+    ratios = [name for name in document["samples"] if name.endswith(f"÷ {peer}")]
+    return max(median(name)(document) for name in ratios)
+
+
 _APPLIED = {"sum": 0.5, "group by": 0.7, "1 % range": 0.4, "point": 0.25, "rows out": 0.7, "count": 1.5}
 _MS = 1000.0
 
@@ -131,5 +137,7 @@ TARGETS = (
         0.9,
         is_floor=True,
     ),
+    Target("slowest query ÷ Sail", "peers", lambda document: _worst(document, "sail"), 1.0),
+    Target("slowest query ÷ ROAPI", "peers", lambda document: _worst(document, "roapi"), 1.0),
     Target("a base over Flight ÷ an ADBC fetch", "flight_base", median("ratio"), 3),
 )
