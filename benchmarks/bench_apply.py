@@ -16,7 +16,7 @@ import pyarrow as pa
 from benchmarks.orders_table import SEED, orders_base, random_ops
 from benchmarks.record import record
 from flight_replica.base.source import BaseSnapshot
-from flight_replica.state.native_state import NativeState
+from flight_replica.state.native_state import build_native
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.state import ReplicaState, StateKind
 from flight_replica.state.workspace import Workspace
@@ -64,7 +64,8 @@ def _measure(
     merged = ParquetState(workspace.database, number, snapshot, directory)
     state: ReplicaState = merged
     if kind is StateKind.MERGE_ON_APPLY:
-        state = NativeState(workspace.database, *workspace.new_state(), merged)
+        file = workspace.native_folder("t").new_file()
+        state = build_native(workspace.database, workspace.new_number(), file, merged)
         merged.close()
 
     def more(count: int) -> pa.RecordBatch:

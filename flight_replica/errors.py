@@ -109,6 +109,10 @@ class LogGap(FeedError):
         self.lineage = lineage
 
 
+class StateNotUsable(ReplicaError):
+    """What an earlier process left of a table can't be gone on with; the table is loaded from its base."""
+
+
 class DamagedLog(FeedError):
     """The engine's log can't be read on: acknowledged ops are gone, or bytes that no engine writes.
 

@@ -82,6 +82,11 @@ class FlightBase:
                 self._fetch = self._new_fetch()
             return self._fetch.snapshot(())
 
+    def resume(self) -> None:
+        """Give back the moment that `begin` chose, if it did."""
+        with self._loading:
+            self._drop()
+
     def poll(self) -> int | None:
         """The version of what was fetched, until something newer is wanted. A version is the base_seq."""
         kept = self._kept

@@ -19,6 +19,10 @@ class OnDemandBase(Protocol):
         """What people should know of where the base came from; empty for nothing."""
         ...
 
+    def resume(self) -> None:
+        """The table goes on from a state of its own: no base is needed until a newer one is wanted."""
+        ...
+
     def want(self, seq: int) -> None:
         """Let the next load give a snapshot at `seq` or later: an older one is of no use any more."""
         ...

@@ -83,6 +83,9 @@ class OnDemandTextBase(TextBase):
     def remark(self) -> str:
         return self._on_demand.remark
 
+    def resume(self) -> None:
+        self._on_demand.resume()
+
     def want(self, seq: int) -> None:
         self._on_demand.want(seq)
 

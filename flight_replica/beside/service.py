@@ -113,7 +113,8 @@ class _Origin:
         except Unavailable as error:  # it waits for the engine, or its log is being read
             raise BaseNotUsable(str(error)) from error
         log = InProcessLogSource(feed, clock_us=wall_clock_us)
-        return Opening(log, _VouchedBase(self.table, feed), feed.files_reach or 0, feed.high_water)
+        start_seq = feed.files_reach or 0
+        return Opening(log, _VouchedBase(self.table, feed), lambda: start_seq, feed.high_water)
 
 
 class _VouchedBase:

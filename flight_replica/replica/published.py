@@ -11,6 +11,7 @@ from flight_replica.base.empty import EmptyBase
 from flight_replica.base.flight import FlightBase
 from flight_replica.base.iceberg import IcebergBase
 from flight_replica.base.merutable import MerutableBase
+from flight_replica.base.on_demand import OnDemandBase
 from flight_replica.base.source import BaseSnapshot, BaseSource
 from flight_replica.errors import (
     BaseError,
@@ -65,8 +66,14 @@ class Opening:
 
     log: LogSource
     base: BaseSource
-    start_seq: int  # follow from here
+    begin: Callable[[], int]  # choose the base; the seq to follow from
     reach_seq: int  # answer from here on: an earlier process may have shown it
+
+    def close(self) -> None:
+        """End both, for whom nobody has taken them."""
+        self.log.close()
+        if isinstance(self.base, OnDemandBase):
+            self.base.close()
 
 
 OverFlight = Callable[[str | None], FlightBase]
@@ -100,6 +107,14 @@ class PublishedBase:
         if reason is None:
             return published.start_seq
         return self._take_over_flight(published, reason).begin().base_seq
+
+    def resume(self) -> None:
+        """Raises as `begin`."""
+        self._has_loaded = True
+        published = self._published()
+        reason = _why_over_flight(published)
+        if reason is not None:
+            self._take_over_flight(published, reason).resume()
 
     def poll(self) -> int | None:
         if self._flight is not None:

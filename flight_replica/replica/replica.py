@@ -42,7 +42,7 @@ from flight_replica.replica.waiters import Waiters
 from flight_replica.replica.widening import widen, wider
 from flight_replica.schema import TableSchema
 from flight_replica.sql.view import View
-from flight_replica.state.native_state import NativeState
+from flight_replica.state.native_state import NativeState, build_native
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.state import ReplicaState, Row
 from flight_replica.state.workspace import Workspace
@@ -79,6 +79,7 @@ class Replica:
         self.log = log
         self.settings = settings
         self._workspace = workspace
+        self._native = workspace.native_folder(table)
         self._owns_workspace = False
         self._writing = threading.RLock()
         self._rebasing = threading.Lock()
@@ -132,11 +133,14 @@ class Replica:
 
         Raises `LogGap` where the history no longer reaches back to the base, and what `base.load` raises.
         """
-        state = self.new_state(snapshot or self.base.load())
+        self.begin_with(self.new_state(snapshot or self.base.load()))
+
+    def begin_with(self, state: ReplicaState) -> None:
+        """Make `state` the first one, joined with what was received meanwhile; closed when that fails."""
         with self._writing:
             try:
-                if state.base_seq > self.history.newest_seq:
-                    self._restart_at(state.base_seq)
+                if state.visible_seq > self.history.newest_seq:
+                    self._restart_at(state.visible_seq)
                 replay(self.history, state, self.settings.commit_bytes_max)
                 self._slot.swap(state)
             except BaseException:
@@ -484,6 +488,7 @@ class Replica:
                 widen(state, self.history.schema)
                 if state.visible_seq > self.history.newest_seq:
                     self._restart_at(state.visible_seq)
+                self._keep_file_of(state)
                 self._slot.swap(state)
             except BaseException:
                 state.close()
@@ -493,6 +498,17 @@ class Replica:
             seqs = state.base_seq, state.visible_seq
         self.waiters.publish(seqs[1])
         return seqs
+
+    def _keep_file_of(self, state: ReplicaState) -> None:
+        """A later process is to go on with `state`, if it is one that has a file.
+
+        Before the swap: whenever this process is killed, one of the two files counts. Without a log nothing
+        could tell a later process that the base has changed.
+        """
+        if not isinstance(state, NativeState):
+            self._native.forget()
+        elif not isinstance(self.log, NoLog):
+            state.file.keep()
 
     def outgrow_base(self) -> None:
         """Ask for a newer base where the tail is beyond its budget, if none comes without asking."""
@@ -520,7 +536,8 @@ class Replica:
         """
         with self._rebasing:
             with self.pinned() as source:
-                state = NativeState(self._workspace.database, *self._workspace.new_state(), source)
+                file = self._native.new_file()
+                state = build_native(self._workspace.database, self._workspace.new_number(), file, source)
             catch_up(self, state)  # most of it before anything has to wait
             self._adopt(state)
 

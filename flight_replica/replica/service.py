@@ -119,6 +119,7 @@ class ReplicaService:
             new = [name for name in listed if name not in self._tables and name not in self._removed]
         for name in gone:
             self._drop(name)
+            self._workspace.native_folder(name).forget()
             _log.info("table gone table=%s", name)
         for name in new:
             self._add(name, partial(upstream.open, name, self._workspace.new_folder))

@@ -160,7 +160,7 @@ class StatedTable:
         log = NoLog(snapshot.lineage, snapshot.schema)
         if not isinstance(base, FlightBase):
             base = _Loaded(base, snapshot)
-        return Opening(log, base, snapshot.base_seq, snapshot.base_seq)
+        return Opening(log, base, lambda: snapshot.base_seq, snapshot.base_seq)
 
     def _joined(self, log: ChangeFeedLogSource, server: str, published: PublishedTable) -> Opening:
         feed_schema = log.schema
@@ -192,7 +192,7 @@ class StatedTable:
             raise
         if not isinstance(base, FlightBase):
             base = _Loaded(base, snapshot)
-        return Opening(log, base, base_seq, max(base_seq, published.high_water))
+        return Opening(log, base, lambda: base_seq, max(base_seq, published.high_water))
 
     def _source(self, published: PublishedTable | None, feed_schema: TableSchema | None) -> BaseSource:
         """The base as it is stated, in the shape of the feed that it is to join."""

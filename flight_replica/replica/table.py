@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import StrEnum
 
 from flight_replica.base.on_demand import OnDemandBase
@@ -28,6 +29,7 @@ from flight_replica.log.backoff import Backoff, BackoffConfig
 from flight_replica.replica.follower import Follower
 from flight_replica.replica.measures import MeasuredTable, TableMeasures
 from flight_replica.replica.published import Opening
+from flight_replica.replica.reopened import reopened
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaSettings
 from flight_replica.state.workspace import Workspace
@@ -188,14 +190,7 @@ class TableReplica:
     def _serve_one_lineage(self, backoff: Backoff) -> None:
         """Open, load and follow until the lineage ends. Raises why it did."""
         opening = self._origin()
-        replica = Replica(
-            self.name,
-            opening.base,
-            opening.log,
-            self._workspace,
-            start_seq=opening.start_seq,
-            settings=self._settings,
-        )
+        replica, reach_seq = self._open(opening), opening.reach_seq
         replica.measures = self.measures
         with self._lock:
             self._opened = replica
@@ -206,7 +201,7 @@ class TableReplica:
             self._follower = follower
         follower.start()
         try:
-            self._load(replica, follower, opening.reach_seq)
+            self._load(replica, follower, reach_seq)
             backoff.reset()
             follower.ended.wait()
             follower.raise_if_ended()
@@ -218,12 +213,39 @@ class TableReplica:
             follower.close()
             replica.close()
 
+    def _open(self, opening: Opening) -> Replica:
+        """A replica that goes on from the state that an earlier process left, or one without a state yet."""
+        with ExitStack() as undo:
+            undo.callback(opening.close)
+            state = reopened(self._workspace, self.name, opening.log, self._settings.native_disk_bytes_max)
+            if state is not None:
+                undo.callback(state.close)
+                if isinstance(opening.base, OnDemandBase):
+                    opening.base.resume()
+            replica = Replica(
+                self.name,
+                opening.base,
+                opening.log,
+                self._workspace,
+                start_seq=opening.begin() if state is None else state.visible_seq,
+                settings=self._settings,
+            )
+            undo.pop_all()
+        if state is not None:
+            try:
+                replica.begin_with(state)
+            except BaseException:
+                replica.close()
+                raise
+        return replica
+
     def _load(self, replica: Replica, follower: Follower, reach_seq: int) -> None:
         """Load the base and follow up to `reach_seq`; from then on the table can be read."""
         began = time.monotonic()
-        self._say(TableState.LOADING, "reading its base")
-        replica.load()
-        self._say(TableState.LOADING, f"catching up from seq {replica.base_seq} to {reach_seq}")
+        if not replica.is_loaded:
+            self._say(TableState.LOADING, "reading its base")
+            replica.load()
+        self._say(TableState.LOADING, f"catching up from seq {replica.visible_seq} to {reach_seq}")
         while replica.visible_seq < reach_seq:
             follower.raise_if_ended()
             replica.history.wait(reach_seq - 1, WAKE_SECONDS)

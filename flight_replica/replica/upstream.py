@@ -76,12 +76,11 @@ class Upstream:
 
         try:
             base = PublishedBase(lambda: self.table(name), log.schema, over_flight)
-            start_seq = base.begin()
             choice = self._choice_by_table.get(name)
             if choice is None:
-                return Opening(log, base, start_seq, published.high_water)
+                return Opening(log, base, base.begin, published.high_water)
             in_text = OnDemandTextBase(base, base, choice)
-            return Opening(TextLog(log, choice), in_text, start_seq, published.high_water)
+            return Opening(TextLog(log, choice), in_text, base.begin, published.high_water)
         except BaseException:
             log.close()
             raise

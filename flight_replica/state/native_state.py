@@ -3,90 +3,64 @@
 Queries see one plain table; the price is paid once per batch: delete the keys that come, insert the
 newest rows, set the position, in one transaction. No PRIMARY KEY and no index (docs/decisions/0005). The
 table lies in a database file of its own, attached to the process's database, so that it can be as large as
-the disk.
+the disk, and a later process goes on with it (native_files.py, native_record.py).
 """
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
-from contextlib import ExitStack, closing
-from pathlib import Path
-from uuid import UUID
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 
 import duckdb
 import pyarrow as pa
 
+from flight_replica.errors import StateNotUsable
 from flight_replica.log.batches import between
 from flight_replica.schema import TableSchema
 from flight_replica.sql.database import literal, quote
 from flight_replica.sql.types import sql_type
+from flight_replica.state import native_record
+from flight_replica.state.native_files import NativeFile
+from flight_replica.state.native_record import AppliedThrough, StateRecord
 from flight_replica.state.op_rows import OpRows, column_names, same_key
 from flight_replica.state.state import ReplicaState, Row, StateKind, StatePosition
 from flight_replica.state.tail import key_row, one_row
 from flight_replica.state.writing import registered, transaction
 
 _SEQ_MAX = 2**64 - 1
+CHECKED_AT_ONCE_BYTES = 128 << 20  # a larger file is read through once the table is served
 
 
 class NativeState:
-    """A `ReplicaState` in a database file in `directory`, which goes with it.
-
-    Made of all that another state of the table shows at one seq. `number` names its database.
-    """
+    """A `ReplicaState` in an attached database file, made by `build_native` or `reopen_native`."""
 
     kind = StateKind.MERGE_ON_APPLY
 
     def __init__(
-        self, database: duckdb.DuckDBPyConnection, number: int, directory: Path, source: ReplicaState
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        database: str,
+        file: NativeFile,
+        record: StateRecord,
+        at: AppliedThrough,
+        *,
+        is_checked: bool,
     ) -> None:
-        """`source` must be pinned until this returns; it may go on applying."""
-        self._connection = database.cursor()
-        self._directory = directory
-        self._database = f"native_{number}"
-        self.lineage: UUID = source.lineage
-        self.base_seq = source.base_seq
-        self.base_version = source.base_version
-        self.is_lower_bound = source.is_lower_bound
-        self._ops_applied = source.ops_applied
-        self._ops_copied = source.ops_applied
-        with ExitStack() as undo:
-            undo.callback(self._connection.close)
-            directory.mkdir(parents=True)
-            undo.callback(shutil.rmtree, directory, ignore_errors=True)
-            file = literal(str(directory / "table.duckdb"))
-            self._connection.execute(f"ATTACH {file} AS {self._database}")
-            undo.callback(self._connection.execute, f"DETACH {self._database}")
-            with transaction(self._connection):
-                at = self._copy(source)
-            undo.pop_all()
-        self._visible_seq = at.visible_seq
+        """`connection` is its own, `database` the name under which `file` is attached."""
+        self._connection = connection
+        self._database = database
+        self.file = file
+        self.lineage = record.lineage
+        self.schema = record.schema
+        self.base_seq = record.base_seq
+        self.base_version = record.base_version
+        self.is_lower_bound = record.is_lower_bound
+        self._rows = OpRows(record.schema)
+        self._visible_seq = at.seq
         self._commit_time_us = at.commit_time_us
-
-    def _copy(self, source: ReplicaState) -> StatePosition:
-        """The rows of `source`, ordered by key, and the position that they stand for."""
-        at = source.position(self._connection)
-        schema = TableSchema(source.schema.columns[: at.column_count], source.schema.primary_key)
-        names = column_names(schema)
-        typed = ", ".join(
-            f"{name}::{sql_type(column.type)} AS {name}"
-            for name, column in zip(names, schema.columns, strict=True)
-        )
-        key = ", ".join(f"c{schema.names.index(name)}" for name in schema.primary_key)
-        run = self._connection.execute
-        run(
-            f"CREATE TABLE {self._database}.rows AS "
-            # By position: DuckDB can't tell names apart that differ only by case.
-            f"SELECT * FROM (SELECT {typed} FROM ({source.relation(at)}) AS s({', '.join(names)})) "
-            f"ORDER BY {key}"
-        )
-        run(
-            f"CREATE TABLE {self._database}.position AS SELECT {at.visible_seq}::UBIGINT AS seq, "
-            f"{at.commit_time_us}::BIGINT AS commit_time_us, {len(schema.columns)}::BIGINT AS column_count"
-        )
-        self.schema = schema
-        self._rows = OpRows(schema)
-        return at
+        self._ops_applied = at.ops_applied
+        self._ops_since_copied = at.ops_since_copied
+        self.is_checked = is_checked  # every value of it was written or read in this process
 
     @property
     def visible_seq(self) -> int:
@@ -108,7 +82,7 @@ class NativeState:
     @property
     def ops_since_copied(self) -> int:
         """Ops taken since the table was in key order throughout."""
-        return self._ops_applied - self._ops_copied
+        return self._ops_since_copied
 
     @property
     def row_count(self) -> int:
@@ -119,6 +93,8 @@ class NativeState:
     def stand_on(self, base_seq: int, base_version: int) -> None:
         """Take a newer base whose ops are all applied already: nothing but its name changes."""
         assert base_seq <= self.visible_seq, f"base at {base_seq}, applied through {self.visible_seq}"
+        with transaction(self._connection):
+            native_record.write_base(self._connection, self._database, base_seq, base_version)
         self.base_seq, self.base_version = base_seq, base_version
 
     def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
@@ -130,10 +106,13 @@ class NativeState:
             if len(ops):
                 self._replace(self._rows.newest(ops))
             self._connection.execute(
-                f"UPDATE {self._database}.position SET seq = ?, commit_time_us = ?", [newest, commit_time_us]
+                f"UPDATE {self._database}.position SET seq = ?, commit_time_us = ?, "
+                "ops_applied = ops_applied + ?, ops_since_copied = ops_since_copied + ?",
+                [newest, commit_time_us, len(ops), len(ops)],
             )
         self._visible_seq, self._commit_time_us = newest, commit_time_us
         self._ops_applied += len(ops)
+        self._ops_since_copied += len(ops)
 
     def _replace(self, rows: pa.RecordBatch) -> None:
         with registered(self._connection, rows) as name:
@@ -159,7 +138,7 @@ class NativeState:
             for number, column in added:
                 run(f"ALTER TABLE {self._database}.rows ADD COLUMN c{number} {sql_type(column.type)}")
                 run(f"UPDATE {self._database}.rows SET c{number} = (SELECT c{number} FROM {name})")
-            run(f"UPDATE {self._database}.position SET column_count = {len(schema.columns)}")
+            native_record.write_schema(self._connection, self._database, schema)
         self.schema = schema
         self._rows = OpRows(schema)
 
@@ -192,7 +171,103 @@ class NativeState:
         assert len(found) <= 1, f"a key stands {len(found)} times"
         return one_row(found, self.schema) if len(found) else None
 
+    def check(self) -> None:
+        """Read every value once. Raises `StateNotUsable` for what the disk doesn't give back as written."""
+        hashes = ", ".join(f"bit_xor(hash({name}))" for name in column_names(self.schema))
+        with closing(self._connection.cursor()) as session:
+            try:
+                session.execute(f"SELECT {hashes} FROM {self._database}.rows").fetchall()
+            except duckdb.Error as error:
+                raise StateNotUsable(str(error).partition("\n")[0]) from error
+        self.is_checked = True
+
     def close(self) -> None:
+        """Let go of the file, which stays for the next process if it counts."""
         self._connection.execute(f"DETACH {self._database}")
         self._connection.close()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self.file.let_go()
+
+
+def build_native(
+    database: duckdb.DuckDBPyConnection, number: int, file: NativeFile, source: ReplicaState
+) -> NativeState:
+    """A state of all that `source` shows at one seq; `number` names its database.
+
+    `source` must be pinned until this returns; it may go on applying.
+    """
+    name = f"native_{number}"
+    try:
+        with _attached(database, name, file) as connection:
+            with transaction(connection):
+                record, at = _copy(connection, name, source)
+            return NativeState(connection, name, file, record, at, is_checked=True)
+    except BaseException:
+        file.let_go()
+        raise
+
+
+def reopen_native(
+    database: duckdb.DuckDBPyConnection,
+    number: int,
+    file: NativeFile,
+    check_record: Callable[[StateRecord], None],
+) -> NativeState:
+    """The state that an earlier process left in `file`, at the seq that it had.
+
+    Raises `StateNotUsable` for a file that is damaged, of another version of the program, or for which
+    `check_record` raises it; such a file is set aside.
+    """
+    name = f"native_{number}"
+    try:
+        with _attached(database, name, file) as connection:
+            record, at = native_record.read(connection, name)
+            check_record(record)
+            state = NativeState(connection, name, file, record, at, is_checked=False)
+            if file.byte_count <= CHECKED_AT_ONCE_BYTES:
+                state.check()
+            return state
+    except (duckdb.Error, StateNotUsable) as error:
+        reason = str(error).partition("\n")[0]
+        file.condemn(reason)
+        file.let_go()
+        raise StateNotUsable(reason) from error
+    except BaseException:
+        file.let_go()
+        raise
+
+
+@contextmanager
+def _attached(
+    database: duckdb.DuckDBPyConnection, name: str, file: NativeFile
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A session of its own with `file` attached, until the block raises."""
+    with ExitStack() as undo:
+        connection = undo.enter_context(closing(database.cursor()))
+        connection.execute(f"ATTACH {literal(str(file.path))} AS {name}")
+        undo.callback(connection.execute, f"DETACH {name}")
+        yield connection
+        undo.pop_all()
+
+
+def _copy(
+    connection: duckdb.DuckDBPyConnection, database: str, source: ReplicaState
+) -> tuple[StateRecord, AppliedThrough]:
+    """The rows of `source`, ordered by key, and what they stand for; in the caller's transaction."""
+    position = source.position(connection)
+    schema = TableSchema(source.schema.columns[: position.column_count], source.schema.primary_key)
+    names = column_names(schema)
+    typed = ", ".join(
+        f"{name}::{sql_type(column.type)} AS {name}"
+        for name, column in zip(names, schema.columns, strict=True)
+    )
+    key = ", ".join(f"c{schema.names.index(name)}" for name in schema.primary_key)
+    connection.execute(
+        f"CREATE TABLE {database}.rows AS "
+        # By position: DuckDB can't tell names apart that differ only by case.
+        f"SELECT * FROM (SELECT {typed} FROM ({source.relation(position)}) AS s({', '.join(names)})) "
+        f"ORDER BY {key}"
+    )
+    record = StateRecord(source.lineage, schema, source.base_seq, source.base_version, source.is_lower_bound)
+    at = AppliedThrough(position.visible_seq, position.commit_time_us, source.ops_applied, 0)
+    native_record.create(connection, database, record, at)
+    return record, at

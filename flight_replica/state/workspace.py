@@ -5,26 +5,35 @@ from __future__ import annotations
 import fcntl
 import itertools
 import os
+import re
 import shutil
 import tempfile
+import threading
 import time
+from hashlib import sha256
 from pathlib import Path
+from urllib.parse import quote
 
 import duckdb
 
 from flight_replica.errors import ConfigError
 from flight_replica.folder_lock import FolderLock
 from flight_replica.sql.database import open_database
+from flight_replica.state.native_files import NativeFolder, SetAside
 
 _MARK = "flight-replica.lock"
 _PREFIX = "flight-replica-"  # of temporary folders
+_NAME_MAX = 100  # characters of a table's folder
+# Forcing each commit to the disk costs what a small batch costs; what it is for: native_files.py.
+_UNFORCED = "SET GLOBAL fsync_mode = 'NONE'"
 _LEFT_OVER_SECONDS = 60.0  # a younger folder may be one that its process is about to lock
 
 
 class Workspace:
     """One process's place for states: a folder nobody else uses, and one database over it.
 
-    `directory` None: a temporary folder, removed at `close`. What an earlier process left is removed at open.
+    `directory` None: a temporary folder, removed at `close`. What an earlier process left is removed at open,
+    but for native states, which tables may go on with.
     Raises `ConfigError` when the folder is in use or holds something else, or the limit is no size.
     Thread-safe.
     """
@@ -37,12 +46,21 @@ class Workspace:
         self._lock = self._claim()
         self._states = self.directory / "states"
         self._fetched = self.directory / "fetched"
+        self._native = self.directory / "native"
         self._remove_files()
         self._states.mkdir()
-        self._numbers = itertools.count(1)
+        self._native.mkdir(exist_ok=True)
+        set_aside = self.directory / "set-aside"
+        self._numbers = itertools.count(_newest_number(self._native, set_aside) + 1)
+        self._set_aside = SetAside(set_aside, self._numbers)
+        self._making = threading.Lock()
+        self._native_by_table: dict[str, NativeFolder] = {}
         try:
             self.database = open_database(
-                readable=[self._states], memory_limit=memory_limit, temp_directory=self.directory / "spill"
+                readable=[self._states, self._native],
+                memory_limit=memory_limit,
+                temp_directory=self.directory / "spill",
+                settings=[_UNFORCED],
             )
         except BaseException:
             self._let_go()
@@ -62,6 +80,20 @@ class Workspace:
         """A number for a new state's tables, and the folder for its files."""
         number = next(self._numbers)
         return number, self._states / f"{number:06d}"
+
+    def new_number(self) -> int:
+        """A number for the database of a native state."""
+        return next(self._numbers)
+
+    def native_folder(self, table: str) -> NativeFolder:
+        """Where the native states of a table lie, those of earlier processes too."""
+        with self._making:
+            if table not in self._native_by_table:
+                directory = self._native / _folder_name(table)
+                self._native_by_table[table] = NativeFolder(
+                    table, directory, self._set_aside, self._numbers, is_lasting=not self._is_temporary
+                )
+            return self._native_by_table[table]
 
     def new_folder(self) -> Path:
         """A folder for a base that is fetched; whoever makes it removes it, at the latest this does."""
@@ -84,6 +116,20 @@ class Workspace:
         self._lock.release()
         if self._is_temporary:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _folder_name(table: str) -> str:
+    """A file name of its own for each table, readable where that can be."""
+    name = quote(table, safe="").replace(".", "%2E")
+    if len(name) <= _NAME_MAX:
+        return name
+    return f"{name[:_NAME_MAX]}-{sha256(table.encode()).hexdigest()[:32]}"
+
+
+def _newest_number(*directories: Path) -> int:
+    """The largest number of a file that is left there; 0 for none."""
+    names = (path.name for directory in directories for path in directory.rglob("*.duckdb"))
+    return max((int(found[0]) for name in names if (found := re.match(r"\d+", name))), default=0)
 
 
 def _remove_left_over() -> None:

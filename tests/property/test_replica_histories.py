@@ -30,6 +30,7 @@ from hypothesis.stateful import (
 )
 
 from flight_replica.errors import BaseNotUsable, FeedError, LogGap, NotCaughtUp
+from flight_replica.replica.reopened import reopened
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaStats
 from flight_replica.schema import Column, TableSchema
@@ -82,9 +83,11 @@ class ReplicaHistories(RuleBasedStateMachine):
             self.replica.close()
         tables = self.workspace.database.execute("SELECT table_name FROM duckdb_tables()").fetchall()
         files = list((self.workspace.directory / "states").iterdir())
+        native = list((self.workspace.directory / "native").rglob("*.duckdb"))
         self.workspace.close()
         self.undo.close()
         assert (tables, files) == ([], [])
+        assert len(native) <= 1, "only what a later process goes on with is left"
 
     # --- the primary ------------------------------------------------------------------------------
 
@@ -244,6 +247,26 @@ class ReplicaHistories(RuleBasedStateMachine):
     def reopen(self) -> None:
         self.replica.close()
         self._open()
+
+    @rule()
+    def go_on_with_the_native_state(self) -> None:
+        """As a later process does: nothing is loaded, nothing is read twice, nothing is lost."""
+        before, schema = self.replica.stats, self.replica.schema
+        is_native = self.replica.state.kind is StateKind.MERGE_ON_APPLY
+        self.replica.close()
+        self.log = self.primary.log(batch_size=3)
+        state = reopened(self.workspace, "t", self.log, 1 << 40)
+        if state is None:
+            assert not is_native or self.views  # whose file is still read
+            self._open()
+            return
+        assert is_native
+        self.replica = Replica("t", self.primary.base, self.log, self.workspace, start_seq=state.visible_seq)
+        self.replica.begin_with(state)
+        now = self.replica.stats
+        assert (now.visible_seq, now.base_seq) == (before.visible_seq, before.base_seq)
+        assert now.tail_length == before.tail_length
+        assert self.replica.schema.names[: len(schema.names)] == schema.names
 
     # --- readers ----------------------------------------------------------------------------------
 

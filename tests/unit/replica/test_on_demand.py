@@ -46,6 +46,9 @@ class FetchedBase:
             self.fetch_count += 1
         return self._kept
 
+    def resume(self) -> None:
+        self.is_resumed = True
+
     def want(self, seq: int) -> None:
         self.wanted.append(seq)
 

@@ -37,7 +37,7 @@ class Origin:
         if self.error is not None:
             raise self.error
         base = self.primary.base
-        return Opening(self.primary.log(), base, base.snapshot.base_seq, self.reach_seq)
+        return Opening(self.primary.log(), base, lambda: base.snapshot.base_seq, self.reach_seq)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ import pytest
 
 from flight_replica.errors import SchemaMismatch
 from flight_replica.schema import Column, TableSchema
-from flight_replica.state.native_state import NativeState
+from flight_replica.state.native_state import NativeState, build_native
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, ParquetBase, assert_same, delete, op_batch, put, sorted_by_key
@@ -36,7 +36,9 @@ def native_state(base: ParquetBase, workspace: Workspace) -> Iterator[NativeStat
     """A native copy of `base`'s snapshot, the state that it was made of already closed."""
     number, directory = workspace.new_state()
     source = ParquetState(workspace.database, number, base.snapshot, directory)
-    state = NativeState(workspace.database, *workspace.new_state(), source)
+    state = build_native(
+        workspace.database, workspace.new_number(), workspace.native_folder("t").new_file(), source
+    )
     source.close()
     try:
         yield state
@@ -159,10 +161,10 @@ def test_a_state_that_cannot_be_copied_leaves_nothing(workspace: Workspace, tmp_
     source = ParquetState(workspace.database, number, base.snapshot, directory)
     for file in directory.iterdir():
         file.unlink()
-    number, directory = workspace.new_state()
+    file = workspace.native_folder("t").new_file()
     with pytest.raises(duckdb.Error):
-        NativeState(workspace.database, number, directory, source)
-    assert not directory.exists()
+        build_native(workspace.database, workspace.new_number(), file, source)
+    assert not file.path.exists()
     source.close()
     assert workspace.database.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(0,)]
 
@@ -189,4 +191,4 @@ def test_close_leaves_no_database_and_no_file(workspace: Workspace, tmp_path: Pa
         pass
     names = workspace.database.execute("SELECT database_name FROM duckdb_databases()").fetchall()
     assert not [name for (name,) in names if name.startswith("native")]
-    assert list((workspace.directory / "states").iterdir()) == []
+    assert not list((workspace.directory / "native").rglob("*.duckdb*"))
