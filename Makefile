@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test test-long test-engine check format proto bench bench-quick bench-peers bench-hogs clean
+.PHONY: help demo test test-long test-engine test-docs dist test-dist check format proto bench bench-quick bench-peers bench-hogs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -30,6 +30,16 @@ test-long: $(STAMP)  ## the tests that take minutes each
 test-engine: $(STAMP)  ## the tests beside the real engine; builds it first (minutes, once), needs cargo
 	@echo "==> building the engine where needed, and running the tests beside it"
 	@$(BIN)/python -m pytest -m engine $(ARGS)
+
+test-docs: $(STAMP)  ## every shell block of README and docs, also those that take minutes
+	@$(BIN)/python -m pytest tests/integration/test_doc_blocks.py -m "docs or not docs" $(ARGS)
+
+dist: $(STAMP)  ## wheel and sdist in dist/, the same bytes each time
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist .
+
+test-dist: $(STAMP)  ## wheel and sdist: what is in them, and the demo from the wheel in an empty environment
+	@$(BIN)/python -m pytest -m dist $(ARGS)
 
 check: $(STAMP)  ## lint, format and strict types
 	@$(BIN)/ruff check .

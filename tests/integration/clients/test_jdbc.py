@@ -1,6 +1,6 @@
 """Statements, results, errors and connection properties through the Arrow Flight SQL JDBC driver.
 
-What the driver needs of a server, and its faults to live with: docs/flight-sql/clients.md.
+What the driver needs of a server, and its faults to live with: docs/clients/jdbc.md.
 Bound parameters: test_jdbc_binds.py. DatabaseMetaData: test_jdbc_metadata.py.
 """
 
