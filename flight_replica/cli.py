@@ -7,14 +7,16 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import NoReturn, TypeAlias
 
-from flight_replica.access import add_server_access, server_access
+from flight_replica.access import server_access
+from flight_replica.config import ConfigProblems, PrimaryConfig, add_flags
+from flight_replica.config.command_line import configured
+from flight_replica.config.kinds import memory_text
 from flight_replica.connecting import adbc_options, add_client_access, endpoint
-from flight_replica.errors import ReplicaError
+from flight_replica.errors import ConfigError, ReplicaError
 from flight_replica.feed_command import add_feed_command
-from flight_replica.listening import add_listen, serve_until_signal
+from flight_replica.listening import serve_until_signal
 from flight_replica.logs.setup import LEVELS, LogFormat, report_failure, start_logging
 from flight_replica.serve_command import add_serve_command
 from flight_replica.stopping import hear_terminate
@@ -33,7 +35,7 @@ _EPILOG = """examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 done, 1 failed with one line on stderr, 2 wrong usage, 130 Ctrl-C."""
     options = _parser().parse_args(arguments)
-    start_logging(options.log_level, LogFormat(options.log_format))
+    start_logging(options.log_level or "info", LogFormat(options.log_format or "human"))
     # Only plain exceptions reach some gRPC codes, and pyarrow sends their traceback to the client:
     # without entries there is nothing to send (docs/decisions/0003).
     sys.tracebacklimit = 0
@@ -41,6 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hear_terminate()
     try:
         return run(options)
+    except ConfigProblems as problems:
+        for line in problems.lines:
+            report_failure(ConfigError(line))
+        return 1
     except (ReplicaError, OSError) as error:
         report_failure(error)
         return 1
@@ -65,15 +71,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"flight-replica {version('flight-replica')}")
     parser.add_argument(
         "--log-level",
-        default="info",
         choices=LEVELS,
-        help="least severe messages on stderr (default: %(default)s)",
+        help="least severe messages on stderr (default: info)",
     )
     parser.add_argument(
         "--log-format",
-        default="human",
         choices=[str(kind) for kind in LogFormat],
-        help="lines for people, or one JSON object an event (default: %(default)s)",
+        help="lines for people, or one JSON object an event (default: human)",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_primary(commands)
@@ -120,35 +124,13 @@ def _add_primary(commands: _Commands) -> None:
         description="Runs the reference primary. It keeps its tables in DIR and takes SQL writes and bulk "
         "ingest from any Flight SQL client. A write is answered once it is durable.",
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="where everything is kept")
-    add_listen(parser)
+    add_flags(parser, PrimaryConfig)
     parser.add_argument(
         "--new-lineage",
         action="store_true",
-        help="after restoring DIR from a backup: replicas load every table afresh",
+        help="after restoring DIR from a backup: replicas load every table afresh; for this start alone, "
+        "so no file says it",
     )
-    parser.add_argument(
-        "--retain-ops",
-        type=above_zero,
-        default=2_000_000,
-        metavar="N",
-        help="newest ops that a table's feed keeps for replicas that are behind (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--retain-seconds",
-        type=above_zero,
-        default=86_400,
-        metavar="S",
-        help="age beyond which a feed keeps no op (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--base-seconds",
-        type=float,
-        default=10.0,
-        metavar="S",
-        help="how often changed rows go to a table's Iceberg base (default: %(default)s)",
-    )
-    add_server_access(parser)
     parser.set_defaults(run=_primary)
 
 
@@ -207,14 +189,24 @@ def _primary(options: argparse.Namespace) -> int:
     from flight_replica.primary.service import PrimaryService
     from flight_replica.primary.settings import PrimarySettings
 
+    loaded = configured(options, PrimaryConfig)
+    config = loaded.config
     settings = PrimarySettings(
-        retention_ops=options.retain_ops,
-        retention_seconds=options.retain_seconds,
-        publish_seconds=options.base_seconds,
+        retention_ops=config.retention.ops,
+        retention_seconds=config.retention.seconds,
+        retention_interval_seconds=config.retention.interval_seconds,
+        recent_ops_bytes=config.retention.recent_bytes_max,
+        publish_seconds=config.base.publish_seconds,
+        publish_ops=config.base.publish_ops,
+        base_grace_seconds=config.base.grace_seconds,
+        ingest_bytes_max=config.writes.ingest_bytes_max,
+        transaction_bytes_max=config.writes.transaction_bytes_max,
+        group_writes_max=config.writes.group_max,
+        memory_limit=memory_text(config.memory_limit),
     )
-    access = server_access(options)
-    service = PrimaryService.open(options.data, settings, new_lineage=options.new_lineage)
-    return serve_until_signal(service, options.listen, access)
+    access = server_access(config)
+    service = PrimaryService.open(config.data, settings, new_lineage=options.new_lineage)
+    return serve_until_signal(service, loaded, access)
 
 
 # --- clients ----------------------------------------------------------------------------------------

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flight_replica.errors import ConfigError
 
 if TYPE_CHECKING:
+    from flight_replica.config.sections import Primary
     from flight_replica.log.credentials import Authorization
     from flight_replica.log.feed_client import Endpoint
 
-_VARIABLE = "FLIGHT_REPLICA_{}"  # + PRIMARY_TOKEN, PRIMARY_PASSWORD, TOKEN, PASSWORD
+_VARIABLE = "FLIGHT_REPLICA_{}"  # + TOKEN, PASSWORD
 
 
 def add_client_access(parser: argparse.ArgumentParser, of: str = "", servers: str | None = None) -> None:
@@ -62,48 +63,97 @@ def is_access_given(options: argparse.Namespace, of: str) -> bool:
     ) or any(name in os.environ for name in secrets)
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How to talk to a server, and as whom. Names of options begin with `of`."""
+
+    of: str
+    ca: Path | None
+    cert: Path | None
+    key: Path | None
+    user: str | None
+    password_file: Path | None
+    token_file: Path | None
+    password: str | None = field(repr=False)  # itself, where there is no file
+    token: str | None = field(repr=False)
+
+
 def endpoint(uri: str, options: argparse.Namespace, of: str = "") -> Endpoint:
     """The server at `uri` and how the options say to talk to it. Raises `ConfigError`."""
+    found = vars(options)
+    variable = _VARIABLE.format(of.upper().replace("-", "_"))
+    return _endpoint(
+        uri,
+        _Way(
+            of,
+            ca=found[f"{of}ca"],
+            cert=found[f"{of}cert"],
+            key=found[f"{of}key"],
+            user=found[f"{of}user"],
+            password_file=found[f"{of}password"],
+            token_file=found[f"{of}token"],
+            password=os.environ.get(f"{variable}PASSWORD"),
+            token=os.environ.get(f"{variable}TOKEN"),
+        ),
+    )
+
+
+def primary_endpoint(uri: str, primary: Primary) -> Endpoint:
+    """The server at `uri` and how the section [primary] says to talk to it. Raises `ConfigError`."""
+    return _endpoint(
+        uri,
+        _Way(
+            "primary-",
+            ca=primary.ca,
+            cert=primary.cert,
+            key=primary.key,
+            user=primary.user,
+            password_file=primary.password_file,
+            token_file=primary.token_file,
+            password=primary.password.get_secret_value() if primary.password is not None else None,
+            token=primary.token.get_secret_value() if primary.token is not None else None,
+        ),
+    )
+
+
+def _endpoint(uri: str, way: _Way) -> Endpoint:
     from flight_replica.flightsql.tls import check_ca, check_pair, read_pem
     from flight_replica.log.feed_client import Endpoint
 
-    found = vars(options)
-    ca, certificate, key = (found[f"{of}{name}"] for name in ("ca", "cert", "key"))
-    if (certificate is None) != (key is None):
-        raise ConfigError(f"--{of}cert and --{of}key go together")
+    if (way.cert is None) != (way.key is None):
+        raise ConfigError(f"--{way.of}cert and --{way.of}key go together")
     pair = None
-    if certificate is not None:
-        check_pair(certificate, key)
-        pair = (read_pem(certificate, f"--{of}cert"), read_pem(key, f"--{of}key"))
-    if ca is not None:
-        check_ca(ca)
+    if way.cert is not None and way.key is not None:
+        check_pair(way.cert, way.key)
+        pair = (read_pem(way.cert, f"--{way.of}cert"), read_pem(way.key, f"--{way.of}key"))
+    if way.ca is not None:
+        check_ca(way.ca)
     return Endpoint(
         uri,
-        tls_root_certs=read_pem(ca, f"--{of}ca") if ca is not None else None,
-        authorization=_authorization(found, of),
+        tls_root_certs=read_pem(way.ca, f"--{way.of}ca") if way.ca is not None else None,
+        authorization=_authorization(way),
         client_certificate=pair,
     )
 
 
-def _authorization(found: Mapping[str, object], of: str) -> Authorization | None:
+def _authorization(way: _Way) -> Authorization | None:
     from flight_replica.log.credentials import Secret, basic, bearer, secret_in
 
-    def secret(name: str) -> Secret | None:
-        path = found[f"{of}{name}"]
-        if isinstance(path, Path):
-            read = secret_in(path, name)
-            read()  # a wrong path is told at once
-            return read
-        value = os.environ.get(_VARIABLE.format(f"{of}{name}".upper().replace("-", "_")))
-        return (lambda: value) if value is not None else None
+    def secret(path: Path | None, name: str, value: str | None) -> Secret | None:
+        if path is None:
+            return (lambda: value) if value is not None else None
+        read = secret_in(path, name)
+        read()  # a wrong path is told at once
+        return read
 
-    user, password, token = found[f"{of}user"], secret("password"), secret("token")
-    if isinstance(user, str):
+    password = secret(way.password_file, "password", way.password)
+    token = secret(way.token_file, "token", way.token)
+    if way.user is not None:
         if password is None:
-            raise ConfigError(f"--{of}user needs a password: --{of}password-file or its variable")
-        return basic(user, password)
-    if found[f"{of}password"] is not None:
-        raise ConfigError(f"--{of}password-file goes with --{of}user")
+            raise ConfigError(f"--{way.of}user needs a password: --{way.of}password-file or its variable")
+        return basic(way.user, password)
+    if way.password_file is not None:
+        raise ConfigError(f"--{way.of}password-file goes with --{way.of}user")
     return bearer(token) if token is not None else None
 
 

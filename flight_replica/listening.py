@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import socket
@@ -17,6 +16,7 @@ from flight_replica.systemd import Systemd
 
 if TYPE_CHECKING:
     from flight_replica.access import ServerAccess
+    from flight_replica.config import Loaded, ServerConfig
     from flight_replica.flightsql.server import FlightSqlServer
     from flight_replica.flightsql.service import Service
 
@@ -30,32 +30,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DRAIN_SECONDS = 30.0
 DRAIN_TICK_SECONDS = 0.02
 
 
-def add_listen(parser: argparse.ArgumentParser) -> None:
-    """--listen HOST:PORT."""
-    parser.add_argument(
-        "--listen",
-        type=_address,
-        default=("127.0.0.1", 0),
-        metavar="HOST:PORT",
-        help="address to serve on; port 0 picks a free one (default: 127.0.0.1:0)",
-    )
+def serve_until_signal(service: ClosableService, loaded: Loaded[ServerConfig], access: ServerAccess) -> int:
+    """Serve until SIGTERM or SIGINT, then end every stream and close the service; the exit code.
 
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} isn't HOST:PORT")
-    return host.strip("[]"), int(port)
-
-
-def serve_until_signal(service: ClosableService, address: tuple[str, int], access: ServerAccess) -> int:
-    """Serve until SIGTERM or SIGINT, then end every stream and close the service; the exit code."""
+    What is beside the Flight port, by its section of the configuration, starts and ends here.
+    """
     from flight_replica.flightsql.server import FlightSqlServer
 
+    config = loaded.config
+    address = config.listen
     stop = StopSignal(end_at_once)
     systemd = Systemd()
     with ExitStack() as closing:
@@ -69,7 +55,7 @@ def serve_until_signal(service: ClosableService, address: tuple[str, int], acces
             _end_if_lost(service)
             systemd.alive()
         systemd.stopping("draining")
-        _drain(server, DRAIN_SECONDS)
+        _drain(server, config.lifecycle.drain_seconds)
     return 0
 
 

@@ -35,7 +35,7 @@ def start_logging(
         return
     set_level(level)
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(JsonFormat() if format is LogFormat.JSON else HumanFormat())
+    handler.setFormatter(_formatter(format))
     logging.getLogger().addHandler(handler)
     threading.excepthook = _thread_failed
     sys.unraisablehook = _unraisable
@@ -47,6 +47,17 @@ def set_level(level: str) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     logging.getLogger(OURS).setLevel(number)
     logging.getLogger().setLevel(max(number, _HARMLESS_LEVEL))
+
+
+def set_format(format: LogFormat) -> None:
+    """How events are written from now on, where `start_logging` has begun."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler.formatter, HumanFormat | JsonFormat):
+            handler.setFormatter(_formatter(format))
+
+
+def _formatter(format: LogFormat) -> logging.Formatter:
+    return JsonFormat() if format is LogFormat.JSON else HumanFormat()
 
 
 def level() -> str:

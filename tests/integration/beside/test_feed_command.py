@@ -226,7 +226,7 @@ def test_over_a_damaged_log_nothing_is_served_and_no_retry_is_promised(tmp_path:
         (["--table", "kv=/tmp,/tmp", "--level-targets", "kv=many"], "'many' isn't a number"),
         (["--table", "kv=/tmp,/tmp", "--schema", "kv=/nowhere"], "schema file /nowhere can't be read"),
         (["--table", "kv=/tmp,/tmp", "--level-targets", "kv=²"], "'²' isn't a number"),
-        (["--table", "kv=/tmp,/tmp", "--memory-limit", "lots"], "--memory-limit lots: Memory must"),
+        (["--table", "kv=/tmp,/tmp", "--memory-limit", "lots"], "--memory-limit lots: expected a size"),
         (["--table", "kv=/tmp,/tmp", "--listen", "0.0.0.0:0"], "without --auth everybody"),
     ],
 )

@@ -1,0 +1,38 @@
+"""The configuration of a server that is started by its command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TypeVar
+
+from flight_replica.config.loading import Loaded, load
+from flight_replica.config.problems import ConfigProblems
+from flight_replica.config.sections import ServerConfig
+from flight_replica.logs.setup import LogFormat, set_format, set_level
+
+__all__ = ["configured"]
+
+C = TypeVar("C", bound=ServerConfig)
+
+CONFIG_VARIABLE = "FLIGHT_REPLICA_CONFIG"
+
+
+def configured(options: argparse.Namespace, config: type[C]) -> Loaded[C]:
+    """What the options, this process's environment and the file of --config say. Raises `ConfigError`.
+
+    A flag that is missing is wrong usage, as argparse tells it. The log is from now on as configured.
+    """
+    named = options.config or os.environ.get(CONFIG_VARIABLE)
+    file = Path(named) if named else None
+    try:
+        loaded = load(config, vars(options), os.environ, file)
+    except ConfigProblems as problems:
+        missing = [problem.text for problem in problems.problems if problem.is_missing]
+        if file is None and missing:
+            options.parser.error("; ".join(missing))
+        raise
+    set_level(loaded.config.log.level)
+    set_format(LogFormat(loaded.config.log.format))
+    return loaded
