@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flight_replica.access import server_access
-from flight_replica.config import FeedConfig, add_flags
+from flight_replica.config import FeedConfig, Loaded, add_flags
 from flight_replica.config.command_line import configured
 from flight_replica.config.commands import FeedTable
 from flight_replica.config.kinds import memory_text
@@ -43,7 +43,7 @@ def _feed(options: argparse.Namespace) -> int:
 
     loaded = configured(options, FeedConfig)
     config = loaded.config
-    settings = {name: _settings(name, stated, config) for name, stated in config.tables.items()}
+    settings = {name: _settings(name, stated, loaded) for name, stated in config.tables.items()}
     places = {
         name: stated.publish.partition(":")[2]
         for name, stated in config.tables.items()
@@ -64,21 +64,24 @@ def _feed(options: argparse.Namespace) -> int:
     return serve_until_signal(service, loaded, access)
 
 
-def _settings(name: str, stated: FeedTable, config: FeedConfig) -> EngineTableSettings:
+def _settings(name: str, stated: FeedTable, loaded: Loaded[FeedConfig]) -> EngineTableSettings:
     from flight_replica.beside.history import EngineTableSettings
 
     assert stated.catalog is not None and stated.wal is not None, "checked when it was loaded"
     for what, path in (("catalog", stated.catalog), ("log", stated.wal)):
         if not path.is_dir():
             raise ConfigError(f"table {name!r}: the {what} directory {path} doesn't exist")
+    schema = None
+    if stated.schema_file is not None:
+        schema = schema_file(loaded.place(("tables", name, "schema_file")), stated.schema_file)
     settings = EngineTableSettings(
         catalog=stated.catalog,
         log=stated.wal,
-        schema=schema_file(name, stated.schema_file) if stated.schema_file is not None else None,
+        schema=schema,
         level_targets=stated.level_targets,
         texts=TextColumns.parse(stated.text) if stated.text is not None else TextColumns(),
-        accept_damage=config.accept_damaged_log,
-        retain_bytes=config.retain_bytes,
+        accept_damage=loaded.config.accept_damaged_log,
+        retain_bytes=loaded.config.retain_bytes,
     )
     settings.check(name)
     return settings

@@ -50,7 +50,7 @@ def _serve(options: argparse.Namespace) -> int:
     loaded = configured(options, ServeConfig)
     config = loaded.config
     schemas = {
-        name: schema_file(name, stated.schema_file)
+        name: schema_file(loaded.place(("tables", name, "schema_file")), stated.schema_file)
         for name, stated in config.tables.items()
         if stated.schema_file is not None
     }

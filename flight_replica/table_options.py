@@ -12,9 +12,9 @@ from flight_replica.schema import TableSchema
 __all__ = ["above_zero", "schema_file"]
 
 
-def schema_file(name: str, path: Path) -> TableSchema:
-    """The schema in a file of merutable's JSON. Raises `ConfigError`."""
-    place = f"table {name!r}: schema file {path}"
+def schema_file(place: str, path: Path) -> TableSchema:
+    """The schema in a file of merutable's JSON, which is named at `place`. Raises `ConfigError`."""
+    place = f"{place}: schema file {path}"
     try:
         document = json.loads(path.read_text())
     except OSError as error:

@@ -37,6 +37,14 @@ class Loaded(Generic[C_co]):
     def source(self, path: SettingPath) -> Source:
         return self._sources.get(path, DEFAULT)
 
+    def place(self, path: SettingPath) -> str:
+        """Where a setting is said, for an error about what it names: `replica.toml:7: access.users`."""
+        source = self.source(path)
+        if source.kind == "file":
+            return f"{source.place}: {dotted(path)}"
+        is_of_a_table = source.kind == "flag" and path[0] == "tables"
+        return f"{source.place} {path[1]}=…" if is_of_a_table else source.place or dotted(path)
+
     def again(self) -> Loaded[C_co]:
         """The same with the file as it is now. Raises as `load`."""
         return load(type(self.config), self._options, self._environment, self.file)
