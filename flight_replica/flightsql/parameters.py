@@ -63,6 +63,8 @@ def rows_of(
 
 def example_of(rows: Sequence[Parameters], keys: Sequence[str], *, is_named: bool) -> Parameters:
     """One row to plan with: of each parameter the first value that isn't null, null where all are."""
+    if len(rows) == 1:
+        return rows[0]
     values = [
         next((value for row in rows if (value := _value(row, key, index)) is not None), None)
         for index, key in enumerate(keys)

@@ -45,6 +45,7 @@ class View:
         self._lock = threading.Lock()
         self._is_closed = False
         self._time_zone = ""  # "": the database's own
+        self._planned: tuple[str, Parameters, duckdb.DuckDBPyRelation] | None = None
         self._offered: dict[str, str] = {}  # name -> relation
         self.positions = tuple(positions)
 
@@ -65,6 +66,7 @@ class View:
 
     def bind_data(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Let statements of this view read Arrow data by `name`; a reader can be read once."""
+        self._planned = None  # it may read what had the name before
         self._session.register(name, data)
 
     def set_time_zone(self, zone: str) -> None:
@@ -93,6 +95,7 @@ class View:
             relation = self._session.sql(sql, params=parameters or None)
             if relation is None:
                 return pa.schema([])
+            self._planned = (sql, parameters, relation)
             types = [str(kind) for kind in relation.types]
             return pa.schema(
                 [
@@ -124,8 +127,14 @@ class View:
         if self._is_closed:
             raise Closed("the view is closed")
         with duckdb_errors():
-            relation = self._session.sql(sql, params=parameters or None)
-            return relation.to_arrow_reader(batch_rows)
+            return self._relation(sql, parameters).to_arrow_reader(batch_rows)
+
+    def _relation(self, sql: str, parameters: Parameters) -> duckdb.DuckDBPyRelation:
+        """The statement as DuckDB has bound it, for the first run as `plan` did."""
+        planned, self._planned = self._planned, None
+        if planned is not None and planned[0] == sql and planned[1] is parameters:
+            return planned[2]
+        return self._session.sql(sql, params=parameters or None)
 
     def interrupt(self) -> None:
         """End the running statement; its reader raises.
