@@ -17,6 +17,7 @@ _STATUSES: tuple[tuple[type[errors.ReplicaError], int], ...] = (
     (errors.InvalidStatement, 400),
     (errors.Busy, 429),
     (errors.LimitExceeded, 413),
+    (errors.Cancelled, 409),
     (errors.TimedOut, 504),
     (errors.Unavailable, 503),
 )

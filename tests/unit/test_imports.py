@@ -35,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "primary": {"log", "base", "sql", "flightsql.service", "folder_lock"},
     "beside": {"state", "log", "base", "replica", "flightsql.service"},
     "control": {"flightsql"},
-    "http": {"flightsql", "sql", "metrics"},
+    "http": {"flightsql", "sql", "metrics", "control", "logs"},
     "metrics": {"flightsql", "replica.measures", "sql.memory", "distribution"},
     "distribution": set(),
     "client": set(),
