@@ -67,7 +67,7 @@ class _Scrape(Collector):
         yield from metrics.queries.families()
         yield from running_families(metrics.server.activities.running())
         yield from client_families(metrics.server.stats)
-        yield from database_families(service)
+        yield from database_families(service.memory)
         yield from disk_families(service.data_directory)
         if metrics.tls is not None:
             yield from certificate_families(metrics.tls)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from flight_replica.errors import DatabaseLost
 from flight_replica.flightsql.stats import ServerStats
 from flight_replica.flightsql.tls import ServerTls
 from flight_replica.metrics.families import gauge, one
-from flight_replica.metrics.source import MeasuredService
+from flight_replica.sql.memory import DatabaseMemory
 
 
 def build_families(product: str, is_draining: bool) -> Iterator[Metric]:
@@ -43,10 +43,10 @@ def client_families(stats: ServerStats) -> Iterator[Metric]:
         yield gauge(name, text, one(value))
 
 
-def database_families(service: MeasuredService) -> Iterator[Metric]:
+def database_families(read: Callable[[], DatabaseMemory]) -> Iterator[Metric]:
     """DuckDB's memory, as DuckDB counts it. A lost database is 0 and has none."""
     try:
-        memory = service.memory()
+        memory = read()
     except DatabaseLost:
         yield gauge("database_up", "1 while the process's database answers.", one(0.0))
         return

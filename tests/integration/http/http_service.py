@@ -13,7 +13,7 @@ from tests.integration.flightsql.memory_service import MemoryService
 
 def entry(name: str, state: str = "serving", reason: str = "", lag_us: int = 0) -> TableEntry:
     """A table in this state."""
-    position = TablePosition(name, UUID(int=7), 0, 5, 0, lag_us, 5)
+    position = TablePosition(name, UUID(int=7), 0, 5, 1_700_000_000_000_000, lag_us, 5)
     return TableEntry(name, None, str(UUID(int=7)), 0, position, state=state, reason=reason)
 
 
