@@ -51,7 +51,8 @@ format: $(STAMP)  ## rewrite the sources in the one format
 	@$(BIN)/ruff check --fix .
 
 proto: $(STAMP)  ## regenerate flight_replica/_pb from proto/
-	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=flight_replica/_pb proto/*.proto
+	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=flight_replica/_pb $(filter-out proto/admin.proto,$(wildcard proto/*.proto))
+	@$(BIN)/python -m grpc_tools.protoc -Iflight_replica/_pb=proto --python_out=. --grpc_python_out=. proto/admin.proto
 
 BENCHES := scan load flow apply keys waiters freshness small_queries export flight_base engine_feed engine_log
 

@@ -95,7 +95,7 @@ class Control:
             raise InvalidStatement(f"log level {level[:40]!r}: expected one of {', '.join(LOG_LEVELS)}")
         before = self.log_level(user)
         logging.getLogger().setLevel(level.upper())
-        self._log(user, "log level", f"before={before} after={level}", logging.WARNING)
+        self._log(user, "log level", logging.WARNING, before=before, after=level)
         return before
 
     # --- tables -----------------------------------------------------------------------------------
@@ -122,14 +122,14 @@ class Control:
         """Apply nothing to the table from now on. It is answered as it stands, and says how old that is."""
         steering = self._steer(user, "pause", table)
         steering.pause(table, user.name or "an operator")
-        self._log(user, "pause", f"table={table}")
+        self._log(user, "pause", table=table)
         return self.table(user, table)
 
     def resume(self, user: User, table: str) -> TableStatus:
         """Follow the table again."""
         steering = self._steer(user, "resume", table)
         steering.resume(table)
-        self._log(user, "resume", f"table={table}")
+        self._log(user, "resume", table=table)
         return self.table(user, table)
 
     def rebase(self, user: User, table: str) -> Rebased:
@@ -138,19 +138,25 @@ class Control:
         Raises `Paused`, and what a base that can't be taken raises.
         """
         steering = self._steer(user, "rebase", table)
-        self._log(user, "rebase", f"table={table}")
+        self._log(user, "rebase", table=table)
         return self._told(user, "rebase", table, lambda: steering.rebase(table))
 
     def compact(self, user: User, table: str) -> Rebased:
         """Make the table's state anew, in the order of its key; returns when it is done."""
         steering = self._steer(user, "compact", table)
-        self._log(user, "compact", f"table={table}")
+        self._log(user, "compact", table=table)
         return self._told(user, "compact", table, lambda: steering.compact(table))
 
     def _told(self, user: User, what: str, table: str, do: Callable[[], Rebased]) -> Rebased:
         done = do()
-        fields = f"base_seq={done.base_seq} visible_seq={done.visible_seq} seconds={done.seconds:.3f}"
-        self._log(user, f"{what} done", f"table={table} {fields}")
+        self._log(
+            user,
+            f"{what} done",
+            table=table,
+            base_seq=done.base_seq,
+            visible_seq=done.visible_seq,
+            seconds=round(done.seconds, 3),
+        )
         return done
 
     def add_table(self, user: User, table: str, options: Mapping[str, str] | None = None) -> None:
@@ -159,14 +165,16 @@ class Control:
         Until the server is started anew. Raises `AlreadyExists`, `ConfigError`.
         """
         steering = self._steering_for(user, "add a table")
+        if table not in user.read:
+            raise TableNotFound(f"there is no table {table!r}")
         steering.add(NewTable(table, options or {}))
-        self._log(user, "add", f"table={table}")
+        self._log(user, "add", table=table)
 
     def remove_table(self, user: User, table: str) -> None:
         """Serve a table no longer, until the server is started anew."""
         steering = self._steer(user, "remove", table)
         steering.remove(table)
-        self._log(user, "remove", f"table={table}", logging.WARNING)
+        self._log(user, "remove", logging.WARNING, table=table)
 
     def _steer(self, user: User, what: str, table: str) -> Steering:
         steering = self._steering_for(user, f"{what} table {table!r}")
@@ -194,7 +202,7 @@ class Control:
             raise StatementNotFound(f"query {query_id[:80]!r} isn't running: it has ended, or never was")
         by = f"by {user.name!r}" if user.name else "by an operator"
         self._server.activities.cancel(query_id, Cancelled(f"the statement was cancelled {by}"))
-        self._log(user, "cancel", f"query={query_id} owner={query.user!r}")
+        self._log(user, "cancel", query=query_id, owner=query.user)
         return query
 
     def slow_queries(self, user: User) -> list[QueryRecord]:
@@ -241,7 +249,7 @@ class Control:
             if (query.session, query.user) == (session_id, found.user):
                 self._cancel_if_there(query.id, Cancelled(f"the session was ended {by}"))
         self._server.transactions.close_origin(session_id, found.user)
-        self._log(user, "end session", f"session={session_id} owner={found.user!r}")
+        self._log(user, "end session", session=session_id, owner=found.user)
         return found
 
     def _cancel_if_there(self, query_id: str, reason: Cancelled) -> None:
@@ -264,7 +272,7 @@ class Control:
         if not is_there:
             raise StatementNotFound(f"there is no pin {name[:80]!r}")
         self._server.pins.end(owner, name, f"{user.name or 'an operator'} ended it")
-        self._log(user, "release pin", f"pin={name!r} owner={owner!r}")
+        self._log(user, "release pin", pin=name, owner=owner)
 
     # --- who may ----------------------------------------------------------------------------------
 
@@ -275,5 +283,6 @@ class Control:
         if not user.may_administer:
             raise Forbidden(f"user {user.name!r} may not {what}: that takes the right admin")
 
-    def _log(self, user: User, change: str, fields: str, level: int = logging.INFO) -> None:
-        logger.log(level, "control change=%s by=%s %s", change, user.name or "anybody", fields)
+    def _log(self, user: User, change: str, level: int = logging.INFO, **fields: object) -> None:
+        template = "control change=%s by=%s" + "".join(f" {name}=%s" for name in fields)
+        logger.log(level, template, change, user.name or "anybody", *fields.values())

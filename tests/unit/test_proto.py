@@ -8,7 +8,8 @@ import pytest
 from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = sorted((ROOT / "proto").glob("*.proto"))
+SERVICE = ROOT / "proto" / "admin.proto"
+SOURCES = sorted(path for path in (ROOT / "proto").glob("*.proto") if path != SERVICE)
 GENERATED = ROOT / "flight_replica" / "_pb"
 
 
@@ -26,9 +27,24 @@ def test_generated_code_is_not_stale(source: Path, tmp_path: Path) -> None:
     assert (GENERATED / name).read_text() == (tmp_path / name).read_text(), "run `make proto`"
 
 
+def test_generated_services_are_not_stale(tmp_path: Path) -> None:
+    """Stubs import their messages by the package's name, so their source is seen there."""
+    arguments = [
+        "protoc",
+        f"-I{GENERATED.relative_to(ROOT)}={ROOT / 'proto'}",
+        f"--python_out={tmp_path}",
+        f"--grpc_python_out={tmp_path}",
+        str(SERVICE),
+    ]
+    assert protoc.main(arguments) == 0
+    for name in (f"{SERVICE.stem}_pb2.py", f"{SERVICE.stem}_pb2_grpc.py"):
+        made = tmp_path / GENERATED.relative_to(ROOT) / name
+        assert (GENERATED / name).read_text() == made.read_text(), "run `make proto`"
+
+
 def test_every_generated_module_has_its_source() -> None:
     modules = {path.name for path in GENERATED.glob("*_pb2.py")}
-    assert modules == {f"{source.stem}_pb2.py" for source in SOURCES}
+    assert modules == {f"{source.stem}_pb2.py" for source in (*SOURCES, SERVICE)}
 
 
 def _well_known() -> Path:

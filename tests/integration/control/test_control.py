@@ -20,9 +20,9 @@ from flight_replica.errors import (
 )
 from flight_replica.flightsql.observing import Phase
 from flight_replica.flightsql.users import ANYBODY, TableNames, User
-from tests.integration.control.conftest import Pair
 from tests.integration.flightsql.clients import RawClient
 from tests.integration.flightsql.test_cancel import ENDLESS, read_on
+from tests.pair import Pair
 from tests.processes import until
 
 ADMIN = User("ann", may_administer=True)

@@ -1,0 +1,120 @@
+"""What each call of the admin port passes: who it is from, how many streams there are, errors as codes."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn, TypeVar
+
+import grpc
+
+from flight_replica.admin.limits import AdminLimits
+from flight_replica.errors import Busy, ReplicaError
+from flight_replica.flightsql.auth import Login, Logins
+from flight_replica.flightsql.status import RETRYABLE_TRAILER, code_of
+from flight_replica.flightsql.texts import told
+from flight_replica.flightsql.users import User
+from flight_replica.logs.request import HEADER, in_request, request_id_of
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class Gate:
+    """Thread-safe. Logins are those of the Flight port."""
+
+    def __init__(self, logins: Logins, limits: AdminLimits) -> None:
+        self.limits = limits
+        self._logins = logins
+        self._lock = threading.Lock()
+        self._ends: set[threading.Event] = set()  # of the streams that are open
+        self._is_closed = False
+
+    def answer(self, context: grpc.ServicerContext, work: Callable[[User], T]) -> T:
+        """What `work` returns for the caller; the call ends with the code of what it raises."""
+        with self._call(context), in_request(_request_id(context)):
+            return work(self._login(context).user)
+
+    def answers(
+        self, context: grpc.ServicerContext, work: Callable[[Login, Stream], Iterator[T]]
+    ) -> Iterator[T]:
+        """The same for a stream."""
+        with self._call(context), self.stream(context) as stream, in_request(_request_id(context)):
+            yield from work(self._login(context), stream)
+
+    def check(self, context: grpc.ServicerContext) -> None:
+        """Let nobody pass who may not call at all."""
+        with self._call(context):
+            self._login(context)
+
+    def _login(self, context: grpc.ServicerContext) -> Login:
+        headers: dict[str, list[str | bytes]] = {}
+        for name, value in context.invocation_metadata():
+            headers.setdefault(name, []).append(value)
+        login = self._logins.login(headers, False)
+        if login.reply is not None:  # the token to go on with
+            context.send_initial_metadata((("authorization", login.reply),))
+        return login
+
+    @contextmanager
+    def stream(self, context: grpc.ServicerContext) -> Iterator[Stream]:
+        """One more stream. Raises `Busy`."""
+        ended = threading.Event()
+        with self._lock:
+            if self._is_closed or len(self._ends) >= self.limits.admin_streams_max:
+                raise Busy(f"{self.limits.admin_streams_max} streams are open (admin_streams_max)")
+            self._ends.add(ended)
+        try:
+            if not context.add_callback(ended.set):
+                ended.set()
+            yield Stream(ended)
+        finally:
+            with self._lock:
+                self._ends.discard(ended)
+
+    def close(self) -> None:
+        """End every stream, also those that would begin later."""
+        with self._lock:
+            self._is_closed = True
+            ends = list(self._ends)
+        for ended in ends:
+            ended.set()
+
+    @contextmanager
+    def _call(self, context: grpc.ServicerContext) -> Iterator[None]:
+        try:
+            yield
+        except ReplicaError as error:
+            if error.retryable:
+                context.set_trailing_metadata(((RETRYABLE_TRAILER, "true"),))
+            _abort(context, error, told(str(error)))
+        except Exception as error:
+            if context.code() is not None:  # it was aborted above
+                raise
+            error_id = secrets.token_hex(4)
+            logger.exception("unexpected error id=%s call=admin", error_id)
+            _abort(context, error, f"internal error {error_id}: the server's log says more")
+
+
+class Stream:
+    """A stream that is open, until its client goes or the server ends."""
+
+    def __init__(self, ended: threading.Event) -> None:
+        self._ended = ended
+
+    def wait(self, seconds: float) -> bool:
+        """Wait; whether it goes on."""
+        return not self._ended.wait(seconds)
+
+
+def _abort(context: grpc.ServicerContext, error: Exception, text: str) -> NoReturn:
+    context.abort(getattr(grpc.StatusCode, code_of(error).name), text)
+    raise AssertionError("abort came back")
+
+
+def _request_id(context: grpc.ServicerContext) -> str:
+    given = (value for name, value in context.invocation_metadata() if name == HEADER)
+    return request_id_of(next((value for value in given if isinstance(value, str)), None))
