@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from flight_replica.access import server_access
 from flight_replica.config import ConfigProblems, PrimaryConfig, add_flags
@@ -23,6 +23,9 @@ from flight_replica.stopping import hear_terminate
 from flight_replica.table_options import above_zero
 from flight_replica.user_command import add_user_command
 from flight_replica.verify_command import add_verify_command
+
+if TYPE_CHECKING:
+    from flight_replica.primary.settings import PrimarySettings
 
 _EPILOG = """examples:
   flight-replica primary --data ./primary --listen 127.0.0.1:4711
@@ -185,13 +188,11 @@ def _seconds(text: str) -> float:
 # --- servers ----------------------------------------------------------------------------------------
 
 
-def _primary(options: argparse.Namespace) -> int:
-    from flight_replica.primary.service import PrimaryService
+def primary_settings(config: PrimaryConfig) -> PrimarySettings:
+    """What a primary takes of its configuration."""
     from flight_replica.primary.settings import PrimarySettings
 
-    loaded = configured(options, PrimaryConfig)
-    config = loaded.config
-    settings = PrimarySettings(
+    return PrimarySettings(
         retention_ops=config.retention.ops,
         retention_seconds=config.retention.seconds,
         retention_interval_seconds=config.retention.interval_seconds,
@@ -204,7 +205,15 @@ def _primary(options: argparse.Namespace) -> int:
         group_writes_max=config.writes.group_max,
         memory_limit=memory_text(config.memory_limit),
     )
+
+
+def _primary(options: argparse.Namespace) -> int:
+    from flight_replica.primary.service import PrimaryService
+
+    loaded = configured(options, PrimaryConfig)
+    config = loaded.config
     access = server_access(config)
+    settings = primary_settings(config)
     service = PrimaryService.open(config.data, settings, new_lineage=options.new_lineage)
     return serve_until_signal(service, loaded, access)
 

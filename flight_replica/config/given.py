@@ -32,6 +32,7 @@ __all__ = ["FileText", "Value", "in_environment", "in_file"]
 
 # What a Kubernetes service of this name puts into the environment of every pod beside it.
 _OF_A_SERVICE = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_.*)?|PORT|PORT_[0-9]+_(TCP|UDP|SCTP)(_.*)?)")
+_NEAR = 0.8  # how alike a misspelt name and the right one are, from 0 to 1
 _PLACE_OF_AN_ERROR = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
@@ -140,12 +141,11 @@ def _below(text: FileText, value: object, section: type[Section], key: str) -> o
 
 def _unknown(path: SettingPath, section: type[Section], whole: type[Section]) -> str:
     """Why there is no such key here, and what may be meant."""
-    near = get_close_matches(path[-1], list(section.model_fields), 1)
-    if near:
-        return f"there is no such setting; did you mean {dotted((*path[:-1], near[0]))}?"
-    for setting in settings_of(whole):
-        if setting.path[-1] == path[-1]:
-            return f"there is no such setting here; did you mean {setting.name}?"
+    here = {dotted((*path[:-1], near)): near for near in get_close_matches(path[-1], section.model_fields, 1)}
+    elsewhere = [setting.name for setting in settings_of(whole) if setting.path[-1] == path[-1]]
+    is_near = any(get_close_matches(path[-1], [near], 1, _NEAR) for near in here.values())
+    for found in here if is_near or not elsewhere else elsewhere:
+        return f"there is no such setting; did you mean {found}?"
     for other in CONFIGS:
         if any(setting.path[: len(path)] == path for setting in settings_of(other)):
             return f"there is no such setting of {whole.command}; {other.command} has one"  # type: ignore[attr-defined]
@@ -172,7 +172,7 @@ def _unknown_variable(name: str, known: Mapping[str, Setting]) -> Iterator[Probl
     """A problem, unless the variable may well be somebody else's."""
     mine = name.removeprefix(VARIABLE)
     by_rest = {variable.removeprefix(VARIABLE): variable for variable in known}
-    near = get_close_matches(mine, by_rest, 1, 0.8)
+    near = get_close_matches(mine, by_rest, 1, _NEAR)
     sections = {setting.path[0].upper() for setting in known.values() if len(setting.path) > 1}
     if near or mine.partition("_")[0] in sections:
         hint = f"; did you mean {by_rest[near[0]]}?" if near else ""
