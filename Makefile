@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test test-long test-engine test-docs dist test-dist check format proto bench bench-quick bench-peers bench-hogs clean
+.PHONY: help demo test test-long test-engine test-docs dist test-dist check format proto config bench bench-quick bench-peers bench-hogs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -55,6 +55,9 @@ proto: $(STAMP)  ## regenerate flight_replica/_pb from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iflight_replica/_pb=proto --python_out=. --grpc_python_out=. proto/admin.proto
 
 BENCHES := scan load flow apply keys waiters freshness small_queries export flight_base engine_feed engine_log
+
+config: $(STAMP)  ## rewrite config.example.toml and the tables of docs/configuration.md
+	@$(BIN)/python -m tests.config_pages
 
 bench: $(STAMP)  ## measure everything (under 40 minutes); results and benchmarks/README.md are made anew
 	@for name in $(BENCHES); do $(BIN)/python -m benchmarks.bench_$$name || exit 1; done

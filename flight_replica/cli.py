@@ -13,6 +13,7 @@ from flight_replica.access import server_access
 from flight_replica.config import ConfigProblems, PrimaryConfig, add_flags
 from flight_replica.config.command_line import configured
 from flight_replica.config.kinds import memory_text
+from flight_replica.config_command import add_config_command
 from flight_replica.connecting import adbc_options, add_client_access, endpoint
 from flight_replica.errors import ConfigError, ReplicaError
 from flight_replica.feed_command import add_feed_command
@@ -104,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_clients(commands)
     add_verify_command(
         commands.add_parser("verify", help="whether two servers have the same rows, and which differ")
+    )
+    add_config_command(
+        commands.add_parser(
+            "config",
+            help="check a configuration file, show what is in effect, or print an example",
+            description="The configuration of primary, serve and feed: --config FILE, in TOML.",
+        )
     )
     add_user_command(
         commands.add_parser(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,11 +13,17 @@ from flight_replica.config.problems import ConfigProblems
 from flight_replica.config.sections import ServerConfig
 from flight_replica.logs.setup import LogFormat, set_format, set_level
 
-__all__ = ["configured"]
+__all__ = ["configured", "file_of"]
 
 C = TypeVar("C", bound=ServerConfig)
 
 CONFIG_VARIABLE = "FLIGHT_REPLICA_CONFIG"
+
+
+def file_of(options: Mapping[str, object]) -> Path | None:
+    """The file of --config, or of the variable."""
+    named = options.get("config") or os.environ.get(CONFIG_VARIABLE)
+    return Path(str(named)) if named else None
 
 
 def configured(options: argparse.Namespace, config: type[C]) -> Loaded[C]:
@@ -24,8 +31,7 @@ def configured(options: argparse.Namespace, config: type[C]) -> Loaded[C]:
 
     A flag that is missing is wrong usage, as argparse tells it. The log is from now on as configured.
     """
-    named = options.config or os.environ.get(CONFIG_VARIABLE)
-    file = Path(named) if named else None
+    file = file_of(vars(options))
     try:
         loaded = load(config, vars(options), os.environ, file)
     except ConfigProblems as problems:

@@ -36,7 +36,9 @@ _MEMORY = "DuckDB's memory limit, such as 4GB (default: 80 % of the machine's)"
 
 
 class ServedTable(Section):
-    """A table of `serve`, by its name: one that is stated by hand, or `text` of one that is followed."""
+    """One that is stated by hand, or `text` of one that is followed."""
+
+    section_title = "tables, each by its name"
 
     base: Annotated[str | None, BASE] = setting(
         None,
@@ -182,7 +184,9 @@ class PrimaryConfig(ServerConfig):
 
 
 class FeedTable(Section):
-    """A table of `feed`, by its name."""
+    """One that an engine on this host writes."""
+
+    section_title = "tables, each by its name"
 
     catalog: Annotated[Path | None, PLACE] = setting(
         None,

@@ -144,8 +144,8 @@ def _unknown(path: SettingPath, section: type[Section], whole: type[Section]) ->
     here = {dotted((*path[:-1], near)): near for near in get_close_matches(path[-1], section.model_fields, 1)}
     elsewhere = [setting.name for setting in settings_of(whole) if setting.path[-1] == path[-1]]
     is_near = any(get_close_matches(path[-1], [near], 1, _NEAR) for near in here.values())
-    for found in here if is_near or not elsewhere else elsewhere:
-        return f"there is no such setting; did you mean {found}?"
+    for meant in here if is_near or not elsewhere else elsewhere:
+        return f"there is no such setting; did you mean {meant}?"
     for other in CONFIGS:
         if any(setting.path[: len(path)] == path for setting in settings_of(other)):
             return f"there is no such setting of {whole.command}; {other.command} has one"  # type: ignore[attr-defined]

@@ -45,6 +45,7 @@ __all__ = [
     "Kind",
     "memory_text",
     "one_of",
+    "size_text",
 ]
 
 Address = tuple[str, int]  # host and port
@@ -109,6 +110,15 @@ def found(value: object) -> str:
         case _:
             text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= _FOUND_CHARACTERS_MAX else text[:_FOUND_CHARACTERS_MAX] + "…"
+
+
+def size_text(size_bytes: int) -> str:
+    """With the largest unit that leaves it whole, such as 64MiB."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        amount, rest = divmod(size_bytes, int(_BYTES_BY_UNIT[unit.lower()]))
+        if amount and not rest:
+            return f"{amount}{unit}"
+    return f"{size_bytes}B"
 
 
 def memory_text(size_bytes: int | None) -> str | None:

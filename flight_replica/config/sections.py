@@ -47,7 +47,7 @@ class Access(Section):
 
     auth: Annotated[str, one_of("none", "basic", "jwt")] = setting(
         "none",
-        "none, users with passwords (--users), or JWT bearer tokens",
+        "none, basic (users with passwords, --users) or jwt (bearer tokens)",
         flag="--auth",
     )
     allow_open: Annotated[bool, SWITCH] = setting(

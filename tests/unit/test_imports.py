@@ -56,9 +56,11 @@ ARROWS: dict[str, set[str]] = {
     "table_options": set(),
     "serve_command": {"access", "config", "connecting", "listening", "replica", "state", "table_options"},
     "feed_command": {"access", "config", "listening", "beside", "state", "table_options"},
+    "config_command": {"config"},
     "cli": {
         "access",
         "config",
+        "config_command",
         "feed_command",
         "listening",
         "logs",
