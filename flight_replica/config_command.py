@@ -27,7 +27,7 @@ _EPILOG = """examples:
 def add_config_command(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    commands = parser.add_subparsers(title="what to do", required=True, metavar="check|show|example")
+    commands = parser.add_subparsers(title="what to do", required=True)
     check = commands.add_parser("check", help="say all that is wrong with a file, a line each; exit code 1")
     check.add_argument("file", type=Path, metavar="FILE")
     _add_for(check)
