@@ -26,6 +26,7 @@ class FileGroup:
 
     layout: pa.Schema  # physical columns, in file order
     files: tuple[BaseFile, ...]
+    numbers: tuple[int, ...]  # of the files, as they stand in the snapshot
     deleted_table: str | None  # `(file, row)`; None: every row counts
 
 
@@ -36,16 +37,17 @@ class BaseFiles:
         self._connection = database.cursor()
         self._groups: list[FileGroup] = []
         try:
-            for files in _by_layout(snapshot.files):
-                self._groups.append(self._group(number, files))
+            for numbers in _by_layout(snapshot.files):
+                self._groups.append(self._group(number, snapshot.files, numbers))
         except BaseException:
             self.close()
             raise
 
-    def _group(self, number: int, files: Sequence[BaseFile]) -> FileGroup:
+    def _group(self, number: int, all_files: Sequence[BaseFile], numbers: Sequence[int]) -> FileGroup:
+        files = tuple(all_files[file] for file in numbers)
         layout = pq.read_schema(files[0].path)
         if not len(files[0].deleted):
-            return FileGroup(layout, tuple(files), None)
+            return FileGroup(layout, files, tuple(numbers), None)
         table = f"deleted_{number}_{len(self._groups)}"
         lengths = [len(file.deleted) for file in files]
         rows = pa.table(
@@ -57,16 +59,25 @@ class BaseFiles:
         self._connection.register("incoming", rows)
         self._connection.execute(f"CREATE TABLE {table} AS SELECT * FROM incoming")
         self._connection.unregister("incoming")
-        return FileGroup(layout, tuple(files), table)
+        return FileGroup(layout, files, tuple(numbers), table)
 
-    def relation(self, columns: Sequence[Column], default: Callable[[str], str]) -> str | None:
-        """`columns` of all rows of the snapshot as `c0, c1, …`; None when there is no file.
+    def relation(
+        self,
+        columns: Sequence[Column],
+        default: Callable[[str], str],
+        is_wanted: Callable[[int], bool] = lambda _: True,
+    ) -> str | None:
+        """`columns` of the snapshot's rows as `c0, c1, …`; None when there is no file.
 
-        `default` gives the SQL of a column's default, for files that lack the column.
+        `default` gives the SQL of a column's default, for files that lack the column; of `is_wanted` depends
+        which files are read, by their numbers in the snapshot.
         """
-        if not self._groups:
-            return None
-        return " UNION ALL ".join(_scan(group, columns, default) for group in self._groups)
+        scans = []
+        for group in self._groups:
+            places = [place for place, number in enumerate(group.numbers) if is_wanted(number)]
+            if places:
+                scans.append(_scan(group, places, columns, default))
+        return " UNION ALL ".join(scans) or None
 
     def close(self) -> None:
         for group in self._groups:
@@ -75,30 +86,44 @@ class BaseFiles:
         self._connection.close()
 
 
-def _by_layout(files: Sequence[BaseFile]) -> list[list[BaseFile]]:
-    groups: dict[tuple[object, ...], list[BaseFile]] = {}
-    for file in files:
+def _by_layout(files: Sequence[BaseFile]) -> list[list[int]]:
+    """The numbers of the files that one scan can read."""
+    groups: dict[tuple[object, ...], list[int]] = {}
+    for number, file in enumerate(files):
         layout = pq.read_schema(file.path)
         key = (tuple(layout.names), tuple(map(str, layout.types)), len(file.deleted) > 0, file.columns)
-        groups.setdefault(key, []).append(file)
+        groups.setdefault(key, []).append(number)
     return list(groups.values())
 
 
-def _scan(group: FileGroup, columns: Sequence[Column], default: Callable[[str], str]) -> str:
+def _scan(
+    group: FileGroup, places: Sequence[int], columns: Sequence[Column], default: Callable[[str], str]
+) -> str:
+    """The rows of the group's files at `places`."""
     held = set(group.files[0].columns)
     physical = [f"p{number}" for number in range(len(group.layout))]
     terms = []
     for number, column in enumerate(columns):
         value = _value(group.layout, column) if column.name in held else default(f"c{number}")
         terms.append(f"{value} AS c{number}")
-    paths = ", ".join(literal(file.path) for file in group.files)
+    paths = ", ".join(literal(group.files[place].path) for place in places)
     if group.deleted_table is None:
         return f"SELECT {', '.join(terms)} FROM read_parquet([{paths}]) f({', '.join(physical)})"
     # Outside the alias, a column of the file may have the name of DuckDB's own counters.
     return (
         f"SELECT {', '.join(terms)} FROM read_parquet([{paths}]) f({', '.join(physical)}) "
-        f"ANTI JOIN {group.deleted_table} d ON (d.file = f.file_index AND d.row = f.file_row_number)"
+        f"ANTI JOIN {_deleted(group.deleted_table, places, len(group.files))} d "
+        "ON (d.file = f.file_index AND d.row = f.file_row_number)"
     )
+
+
+def _deleted(table: str, places: Sequence[int], file_count: int) -> str:
+    """The rows to leave out, by the files' places among those that are read."""
+    if len(places) == file_count:
+        return table
+    cases = " ".join(f"WHEN {place} THEN {index}" for index, place in enumerate(places))
+    listed = ", ".join(map(str, places))
+    return f"(SELECT (CASE file {cases} END)::UBIGINT AS file, row FROM {table} WHERE file IN ({listed}))"
 
 
 def _value(layout: pa.Schema, column: Column) -> str:

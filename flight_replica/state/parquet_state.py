@@ -1,8 +1,8 @@
 """Merge on read: the base's Parquet files where they lie, minus keys in the tail, plus the tail.
 
-Ready as soon as the files are there, whatever their size; every query pays for the merge. Filters may go
-below the anti join, whatever column they read: the tail's side of it isn't filtered, so a superseded row
-is hidden even if the newer row doesn't pass.
+Ready as soon as the files are there, whatever their size; every query pays for the merge of the files that
+may hold a key of the tail, and for no others. Filters may go below the anti join, whatever column they
+read: the tail's side of it isn't filtered, so a superseded row is hidden even if the newer row doesn't pass.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from flight_replica.state.base_files import BaseFiles
 from flight_replica.state.op_rows import column_names, same_key
 from flight_replica.state.state import Row, StateKind, StatePosition
 from flight_replica.state.tail import ReplicaTail, key_row, one_row
+from flight_replica.state.touched_files import TouchedFiles
 
 
 class ParquetState:
@@ -43,7 +44,9 @@ class ParquetState:
             undo.callback(shutil.rmtree, directory, ignore_errors=True)
             self.snapshot = snapshot.adopt(directory)
             self._files = undo.enter_context(closing(BaseFiles(database, number, self.snapshot)))
-            self._tail = undo.enter_context(closing(ReplicaTail(database, number, snapshot.schema)))
+            self._touched = TouchedFiles(self.snapshot.files, snapshot.schema)
+            tail = ReplicaTail(database, number, snapshot.schema, self._touched.note)
+            self._tail = undo.enter_context(closing(tail))
             self._tail.seed_visible_seq(snapshot.base_seq, snapshot.commit_time_us)
             self._owned = undo.pop_all()  # ended by `close`, or at once when something above fails
 
@@ -133,17 +136,24 @@ class ParquetState:
 
     def _merged(self, position: StatePosition) -> str:
         """Base and tail as one relation of the internal columns."""
-        columns = column_names(self.schema)[: position.column_count]
-        base = self._files.relation(self.schema.columns[: position.column_count], self._tail.default)
-        tail = f"SELECT {', '.join(columns)} FROM {self._tail.table} WHERE NOT dead"
-        if base is None:
-            return tail
-        if position.tail_rows == 0:
-            return base
+        columns = self.schema.columns[: position.column_count]
+        touched = self._touched.numbers if position.tail_rows else frozenset()
+        clean = self._files.relation(columns, self._tail.default, lambda number: number not in touched)
+        changed = self._files.relation(columns, self._tail.default, lambda number: number in touched)
+        names = ", ".join(column_names(self.schema)[: position.column_count])
+        parts = [clean] if clean is not None else []
+        if changed is not None:
+            parts.append(self._without_tail(changed))
+        if position.tail_rows or not parts:
+            parts.append(f"SELECT {names} FROM {self._tail.table} WHERE NOT dead")
+        return " UNION ALL ".join(parts)
+
+    def _without_tail(self, base: str) -> str:
+        """The rows of `base` that no newer op has replaced or deleted."""
         # Not a correlated NOT EXISTS: DuckDB 2.0 looks up distinct keys then, for which −0.0 is 0.0, and
         # keeps the whole base in memory on the way.
         hidden = f"{self._tail.table} t ON ({same_key(self.schema, 'b', 't')})"
-        return f"SELECT * FROM ({base}) b ANTI JOIN {hidden} UNION ALL {tail}"
+        return f"SELECT * FROM ({base}) b ANTI JOIN {hidden}"
 
     def get(self, key: Sequence[object]) -> Row | None:
         wanted = key_row(self.schema, key)

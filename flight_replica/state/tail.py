@@ -6,9 +6,8 @@ stands once. `position_N` holds the tail's position.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
@@ -24,18 +23,23 @@ from flight_replica.state.op_rows import OpRows, column_names, same_key
 from flight_replica.state.state import Row, StatePosition
 from flight_replica.state.writing import registered, transaction
 
-if TYPE_CHECKING:
-    pass
-
 
 class ReplicaTail:
     """Ops by key, the newest per key. One writer; readers open a transaction of their own.
 
-    Made at `visible_seq` 0 (`seed_visible_seq` raises it to a base's); dropped by `close`.
+    Made at `visible_seq` 0 (`seed_visible_seq` raises it to a base's); dropped by `close`. `on_rows` is
+    called with each batch of rows before readers may see them.
     """
 
-    def __init__(self, database: duckdb.DuckDBPyConnection, number: int, schema: TableSchema) -> None:
+    def __init__(
+        self,
+        database: duckdb.DuckDBPyConnection,
+        number: int,
+        schema: TableSchema,
+        on_rows: Callable[[pa.RecordBatch], None] = lambda _: None,
+    ) -> None:
         self._connection = database.cursor()
+        self._on_rows = on_rows
         self.schema = schema
         self._rows = OpRows(schema)
         self.table = f"tail_{number}"
@@ -110,6 +114,7 @@ class ReplicaTail:
         if len(ops) and seqs[0].as_py() <= self._visible_seq:
             ops = self._without_known(ops)
         rows = self._rows.newest(ops)
+        self._on_rows(rows)
         with transaction(self._connection):
             added = self._replace(rows) if len(rows) else 0
             self._connection.execute(
