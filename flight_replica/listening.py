@@ -11,16 +11,18 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from flight_replica.errors import ConfigError, DatabaseLost
+from flight_replica.http_port import open_http
 from flight_replica.stopping import StopSignal, end_at_once
 from flight_replica.systemd import Systemd
 
 if TYPE_CHECKING:
     from flight_replica.access import ServerAccess
     from flight_replica.config import Loaded, ServerConfig
+    from flight_replica.control.steering import Steering
     from flight_replica.flightsql.server import FlightSqlServer
-    from flight_replica.flightsql.service import Service
+    from flight_replica.metrics.source import MeasuredService
 
-    class ClosableService(Service, Protocol):
+    class ClosableService(MeasuredService, Protocol):
         def check(self) -> None:
             """Raise `DatabaseLost` when no statement can be answered any more."""
             ...
@@ -33,11 +35,18 @@ logger = logging.getLogger(__name__)
 DRAIN_TICK_SECONDS = 0.02
 
 
-def serve_until_signal(service: ClosableService, loaded: Loaded[ServerConfig], access: ServerAccess) -> int:
+def serve_until_signal(
+    service: ClosableService,
+    loaded: Loaded[ServerConfig],
+    access: ServerAccess,
+    steering: Steering | None = None,
+) -> int:
     """Serve until SIGTERM or SIGINT, then end every stream and close the service; the exit code.
 
-    What is beside the Flight port, by its section of the configuration, starts and ends here.
+    What is beside the Flight port, by its section of the configuration, starts and ends here. `steering`:
+    what an operator can do with the tables.
     """
+    from flight_replica.control.control import Control
     from flight_replica.flightsql.server import FlightSqlServer
 
     config = loaded.config
@@ -49,12 +58,21 @@ def serve_until_signal(service: ClosableService, loaded: Loaded[ServerConfig], a
         _check_listen(address)
         server = FlightSqlServer(service, *address, access.limits, logins=access.logins, tls=access.tls)
         closing.callback(server.close)
+        control = Control(server, service, steering)
+        control.serves("flight", f"{access.scheme}://{address[0]}:{server.port}")
+        http = open_http(closing, server, service, control, config, access)
         print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
+        if http is not None:
+            control.serves("http", http.url)
+            print(f"http on {http.url}", flush=True)
         systemd.ready(f"serving on port {server.port}")
         while not stop.wait(1.0):
             _end_if_lost(service)
             systemd.alive()
         systemd.stopping("draining")
+        control.begin_draining()
+        if http is not None:
+            http.drain()
         _drain(server, config.lifecycle.drain_seconds)
     return 0
 

@@ -44,6 +44,7 @@ def add_serve_command(parser: argparse.ArgumentParser) -> None:
 def _serve(options: argparse.Namespace) -> int:
     from flight_replica.replica.service import ReplicaService
     from flight_replica.replica.stats import ReplicaSettings
+    from flight_replica.replica.steering import ReplicaSteering
     from flight_replica.replica.upstream import Upstream
     from flight_replica.state.workspace import Workspace
 
@@ -77,7 +78,7 @@ def _serve(options: argparse.Namespace) -> int:
         names = config.primary.tables
         service = ReplicaService(workspace, upstream=upstream, names=names, fixed=tables, settings=settings)
         undo.pop_all()
-    return serve_until_signal(service, loaded, access)
+    return serve_until_signal(service, loaded, access, ReplicaSteering(service))
 
 
 def _stated_table(

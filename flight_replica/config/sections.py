@@ -200,6 +200,11 @@ class Http(Section):
         metavar="HOST:PORT",
         example='"127.0.0.1:4714"',
     )
+    hosts: Annotated[tuple[str, ...], TEXTS] = setting(
+        (),
+        "names by which browsers reach the port, besides the host's own; other names are refused",
+        example='["replica.example.org"]',
+    )
 
 
 class Lifecycle(Section):

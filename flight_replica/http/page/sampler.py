@@ -50,6 +50,7 @@ class Sampler:
         self._is_failing = False
         self._latest = Moment(0, (), {})
         self._look()
+        self._tell_beginning()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="page-sampler", daemon=True)
         self._thread.start()
@@ -82,6 +83,17 @@ class Sampler:
         rebases = {name: tuple(found) for name, found in self._rebases.items()}
         self._tell(time_ms, tables)
         self._latest = Moment(time_ms, tables, rebases)
+
+    def _tell_beginning(self) -> None:
+        """Tell how the tables are when the page begins to look: what was logged before it hasn't heard."""
+        for table in self._latest.tables:
+            level = {Health.OK: "good", Health.BAD: "bad"}.get(health_of(table), "info")
+            text = (
+                f"{table.state}: {table.reason}"
+                if table.reason
+                else f"{table.state} at seq {table.visible_seq}"
+            )
+            self._happenings.add(self._latest.time_ms, level, table.name, text)
 
     def _note_rebases(self, time_ms: int, tables: Sequence[TableStatus]) -> None:
         before = {table.name: table for table in self._latest.tables}
