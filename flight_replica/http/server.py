@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 import threading
@@ -154,5 +155,8 @@ def _listening(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise ConfigError(f"--http-listen {host}:{port}: {error.strerror or error}") from error
+    except socket.gaierror as error:
+        raise ConfigError(f"--http-listen {host}:{port}: {error.strerror}") from error
+    except OSError as error:  # whose own text says the address once more
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ConfigError(f"--http-listen {host}:{port}: {reason}") from error

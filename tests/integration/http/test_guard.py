@@ -165,7 +165,7 @@ def test_a_connection_beyond_the_limit_is_closed_and_the_others_go_on(serve_http
 
 def test_a_port_that_is_taken_is_one_line(service: StatedService, serve_http: ServeHttp) -> None:
     port = serve_http().port
-    with pytest.raises(ConfigError, match=f"--http-listen 127.0.0.1:{port}: Address already in use"):
+    with pytest.raises(ConfigError, match=f"--http-listen 127.0.0.1:{port}: Address already in use$"):
         HttpServer(service, service.check, "127.0.0.1", port)
 
 
