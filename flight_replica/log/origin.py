@@ -99,9 +99,13 @@ class Origin:
         return lineage, schema
 
     def arrived(self, mark: FeedMark, at: float) -> None:
+        """Keep the newest mark, and log where it ends an interruption."""
         with self._lock:
             self._last = (mark, at)
+            was_interrupted = self._last_error is not None
             self._last_error = None
+        if was_interrupted:
+            _log.info("feed flows again table=%s seq=%d", self.table, mark.through)
 
     def failed(self, error: ReplicaError) -> None:
         """Count a failure, and log the first one since the feed flowed."""

@@ -66,6 +66,8 @@ class Happenings(logging.Handler):
         table = event.fields.get("table")
         if table is None and record.levelno < logging.WARNING:
             return  # about no table, and nothing wrong
+        if event.text == _SAID_TWICE:
+            return
         level = next((name for least, name in _LEVELS if record.levelno >= least), "")
         text = _text(event)
         self._keep(int(record.created * 1000), level or _tone(event), str(table or ""), text)
@@ -86,7 +88,8 @@ class Happenings(logging.Handler):
             return [found for found in self._kept if found.id > last_id and may_see(found)]
 
 
-_GOOD = ("table serving", "native state built", "recovered from a log gap", "feed flows again", "rebased")
+_SAID_TWICE = "table serving"  # the table's new state was told just before
+_GOOD = ("native state built", "recovered from a log gap", "feed flows again", "rebased")
 
 
 def _tone(event: Event) -> str:

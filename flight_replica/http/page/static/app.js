@@ -40,6 +40,7 @@ function begin({ server }) {
   say($("user"), server.user);
   show($("logout"), server.user !== "");
   document.title = `${server.product} · ${server.uri.replace(/^.*\/\//, "")}`;
+  tables.showLast(Math.min((server.now_ms - server.started_ms) / 60_000, 60));
   samples.loadSparks().catch(trouble);
   tables.reload();
   connect.load().catch(trouble);

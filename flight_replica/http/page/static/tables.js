@@ -10,6 +10,7 @@ export class Tables {
   #tables = [];
   #now_ms = 0;
   #selected = null;
+  #isSpanChosen = false;
   #charts = new TableCharts();
 
   constructor(samples, onError) {
@@ -17,7 +18,10 @@ export class Tables {
     this.onError = onError;
     $("find").addEventListener("input", () => this.#list());
     for (const button of document.querySelectorAll(".spans button"))
-      button.addEventListener("click", () => this.#span(button));
+      button.addEventListener("click", () => {
+        this.#isSpanChosen = true;
+        this.#span(button);
+      });
   }
 
   /** Show one state of the server. */
@@ -28,6 +32,12 @@ export class Tables {
       this.select((tables.find((table) => table.health !== "ok") ?? tables[0])?.name ?? null);
     this.#list();
     this.#detail();
+  }
+
+  /** Show so much time at first: as much as there can be something of. */
+  showLast(minutes) {
+    const button = [...document.querySelectorAll(".spans button")].find((one) => Number(one.dataset.minutes) >= minutes);
+    if (button !== undefined && !this.#isSpanChosen) this.#span(button);
   }
 
   /** Look at this table. */
