@@ -16,7 +16,7 @@ import pyarrow as pa
 from benchmarks.orders_table import SEED, orders_base, random_ops
 from benchmarks.record import record
 from flight_replica.base.source import BaseSnapshot
-from flight_replica.state.native_state import build_native
+from flight_replica.state.native_build import NativeBuild
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.state import ReplicaState, StateKind
 from flight_replica.state.workspace import Workspace
@@ -65,7 +65,7 @@ def _measure(
     state: ReplicaState = merged
     if kind is StateKind.MERGE_ON_APPLY:
         file = workspace.native_folder("t").new_file()
-        state = build_native(workspace.database, workspace.new_number(), file, merged)
+        state = NativeBuild(workspace.database, workspace.new_number(), file, merged).run()
         merged.close()
 
     def more(count: int) -> pa.RecordBatch:

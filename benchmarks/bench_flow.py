@@ -25,7 +25,8 @@ from benchmarks.bench_scan import QUERIES
 from benchmarks.orders_table import SEED, orders_base, random_ops
 from benchmarks.record import record
 from flight_replica.base.source import BaseSnapshot
-from flight_replica.state.native_state import NativeState, build_native
+from flight_replica.state.native_build import NativeBuild
+from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.workspace import Workspace
 
@@ -48,7 +49,7 @@ def main() -> None:
         number, directory = workspace.new_state()
         merged = ParquetState(workspace.database, number, snapshot, directory)
         file = workspace.native_folder("t").new_file()
-        native = build_native(workspace.database, workspace.new_number(), file, merged)
+        native = NativeBuild(workspace.database, workspace.new_number(), file, merged).run()
         snapshot = merged.snapshot  # whose files the database may read
         flow = _Flow(native, snapshot)
         for _ in range(options.repetitions):

@@ -18,7 +18,7 @@ import duckdb
 from benchmarks.orders_table import SEED, orders_base
 from benchmarks.record import record
 from flight_replica.base.source import BaseSnapshot
-from flight_replica.state.native_state import build_native
+from flight_replica.state.native_build import NativeBuild
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.workspace import Workspace
 
@@ -63,7 +63,7 @@ def _load(snapshot: BaseSnapshot) -> tuple[float, float]:
     assert found is not None and found["id"] == snapshot.row_count // 2, f"the first answer is {found}"
     began = time.perf_counter()
     file = workspace.native_folder("t").new_file()
-    native = build_native(workspace.database, workspace.new_number(), file, merged)
+    native = NativeBuild(workspace.database, workspace.new_number(), file, merged).run()
     seconds = time.perf_counter() - began
     assert native.row_count == snapshot.row_count, f"{native.row_count} rows were loaded"
     native.close()

@@ -18,7 +18,7 @@ import pyarrow as pa
 from benchmarks.orders_table import SEED, orders_base, random_ops
 from benchmarks.record import record
 from flight_replica.base.source import BaseSnapshot
-from flight_replica.state.native_state import build_native
+from flight_replica.state.native_build import NativeBuild
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.workspace import Workspace
 
@@ -72,16 +72,16 @@ def _measure(snapshot: BaseSnapshot, op_count: int, repetitions: int) -> Samples
     workspace = Workspace()
     number, directory = workspace.new_state()
     merged = ParquetState(workspace.database, number, snapshot, directory)
-    native = build_native(
+    native = NativeBuild(
         workspace.database, workspace.new_number(), workspace.native_folder("t").new_file(), merged
-    )
+    ).run()
     if op_count:
         random = np.random.default_rng(SEED)
         ops = random_ops(snapshot.schema, snapshot.base_seq, op_count, snapshot.row_count, random)
         for state in (merged, native):
             state.apply(ops, ops.column(0)[-1].as_py())
     file = workspace.native_folder("t").new_file()
-    rebuilt = build_native(workspace.database, workspace.new_number(), file, native)
+    rebuilt = NativeBuild(workspace.database, workspace.new_number(), file, native).run()
     session = workspace.session()
     session.execute("BEGIN TRANSACTION READ ONLY")
     paths = ", ".join(f"'{file.path}'" for file in merged.snapshot.files)

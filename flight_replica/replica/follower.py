@@ -37,7 +37,7 @@ class Follower:
         self._replica = replica
         self._on_trouble = on_trouble
         self._lock = threading.Lock()
-        self._troubles = {"feed": "", "base": ""}  # what is wrong with each, empty: nothing
+        self._troubles = {"feed": "", "base": "", "state": ""}  # what is wrong with each, empty: nothing
         self._base_backoff = Backoff(BackoffConfig(first_seconds=1.0, max_seconds=60.0))
         self._stop = threading.Event()
         self._rebase_wanted = threading.Event()
@@ -164,11 +164,25 @@ class Follower:
             if self._replica.is_loaded and not self._stop.is_set():
                 if not self._replica.is_held and not self._rebase_if_newer():
                     wait_seconds += self._base_backoff.next_seconds()
-                self._improve()
+                if self._examine():
+                    self._improve()
 
     def look_now(self) -> None:
         """See at once whether there is a newer base, or a better state to be made."""
         self._rebase_wanted.set()
+
+    def _examine(self) -> bool:
+        """Whether the state is sound, or another one has taken its place."""
+        try:
+            self._replica.examine()
+        except Closed:
+            return False
+        except Exception as error:  # the next look tries again
+            _log.warning("damaged state not replaced table=%s error=%s", self._replica.table, error)
+            self._say(f"the native state is damaged, and no base takes its place: {error}", "state")
+            return False
+        self._say("", "state")
+        return True
 
     def _improve(self) -> None:
         replica = self._replica

@@ -7,12 +7,13 @@ the deadline; what is given up cleans up after itself.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 from flight_replica.errors import Closed, LogGap, NotCaughtUp, TimedOut
 from flight_replica.log.op_log import OpLog
-from flight_replica.log.source import OpStream
+from flight_replica.log.source import LogSource, OpStream
 from flight_replica.replica.commits import CommitBuffer
 from flight_replica.replica.widening import widen
 from flight_replica.state.state import ReplicaState
@@ -92,19 +93,34 @@ class Rebase:
         catch_up(self._replica, state)
 
     def _drain(self, state: ReplicaState) -> None:
-        commits = CommitBuffer(self._replica.settings.commit_bytes_max, state.visible_seq)
-        with closing(self._replica.log.stream(state.visible_seq)) as stream:
-            with self._lock:
-                self._stream = stream
-                is_given_up = self._is_given_up
-            if is_given_up:
+        drain(self._replica.log, state, self._replica.settings.commit_bytes_max, self._begin)
+
+    def _begin(self, stream: OpStream | None) -> None:
+        """Go on with what comes of `stream`, unless the attempt was given up."""
+        with self._lock:
+            self._stream = stream or self._stream
+            if self._is_given_up:
                 raise Closed("the rebase was given up")
-            widen(state, self._replica.log.schema)
-            for batch in stream:
-                if self._is_given_up:
-                    raise Closed("the rebase was given up")
-                if (whole := commits.add(batch)) is not None:
-                    state.apply(whole.ops, whole.through, whole.commit_time_us)
+
+
+def drain(
+    log: LogSource,
+    state: ReplicaState,
+    commit_bytes_max: int,
+    go_on: Callable[[OpStream | None], None] = lambda _: None,
+) -> None:
+    """Apply every whole commit that `log` holds after the state's seq now. Raises what the log raises.
+
+    `go_on` hears of the stream, then of each batch (None); what it raises ends it.
+    """
+    commits = CommitBuffer(commit_bytes_max, state.visible_seq)
+    with closing(log.stream(state.visible_seq)) as stream:
+        go_on(stream)
+        widen(state, log.schema)
+        for batch in stream:
+            go_on(None)
+            if (whole := commits.add(batch)) is not None:
+                state.apply(whole.ops, whole.through, whole.commit_time_us)
 
 
 def catch_up(replica: Replica, state: ReplicaState, cause: LogGap | None = None) -> None:

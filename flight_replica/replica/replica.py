@@ -19,7 +19,16 @@ import pyarrow as pa
 from flight_replica.base.on_demand import OnDemandBase
 from flight_replica.base.pages import FIRST_BYTES_MAX, NEWER_BYTES_MAX, PageCheck
 from flight_replica.base.source import BaseSnapshot, BaseSource
-from flight_replica.errors import Closed, LimitExceeded, LineageChanged, LogGap, Paused, Unavailable
+from flight_replica.errors import (
+    Closed,
+    LimitExceeded,
+    LineageChanged,
+    LogGap,
+    NotCaughtUp,
+    Paused,
+    StateNotUsable,
+    Unavailable,
+)
 from flight_replica.log.batches import between, concat
 from flight_replica.log.no_log import NoLog
 from flight_replica.log.op_log import OpLog
@@ -27,7 +36,8 @@ from flight_replica.log.source import FeedMark, LogSource, OpBatch
 from flight_replica.position import TablePosition
 from flight_replica.replica.commits import SEQ_MAX, CommitBuffer, Commits
 from flight_replica.replica.measures import Holding, TableMeasures
-from flight_replica.replica.rebase import Rebase, catch_up, replay
+from flight_replica.replica.native_states import NativeStates
+from flight_replica.replica.rebase import Rebase, catch_up, drain, replay
 from flight_replica.replica.slot import StateSlot
 from flight_replica.replica.stats import (
     DEFAULT_SETTINGS,
@@ -42,15 +52,10 @@ from flight_replica.replica.waiters import Waiters
 from flight_replica.replica.widening import widen, wider
 from flight_replica.schema import TableSchema
 from flight_replica.sql.view import View
-from flight_replica.state.native_state import NativeState, build_native
+from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.state import ReplicaState, Row
 from flight_replica.state.workspace import Workspace
-
-# A native table is built anew, in key order, when so many ops have been applied to it: at least so many …
-REBUILD_OPS_MIN = 500_000
-REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slower then (benchmarks/results).
-NATIVE_GROWTH = 3  # a native copy takes up to this times its Parquet files, and as much while it is rebuilt
 
 
 class Replica:
@@ -79,7 +84,7 @@ class Replica:
         self.log = log
         self.settings = settings
         self._workspace = workspace
-        self._native = workspace.native_folder(table)
+        self.native_states = NativeStates(table, workspace, settings)
         self._owns_workspace = False
         self._writing = threading.RLock()
         self._rebasing = threading.Lock()
@@ -142,6 +147,7 @@ class Replica:
                 if state.visible_seq > self.history.newest_seq:
                     self._restart_at(state.visible_seq)
                 replay(self.history, state, self.settings.commit_bytes_max)
+                self.native_states.keep(state, is_followed=not isinstance(self.log, NoLog))
                 self._slot.swap(state)
             except BaseException:
                 state.close()
@@ -488,7 +494,7 @@ class Replica:
                 widen(state, self.history.schema)
                 if state.visible_seq > self.history.newest_seq:
                     self._restart_at(state.visible_seq)
-                self._keep_file_of(state)
+                self.native_states.keep(state, is_followed=not isinstance(self.log, NoLog))
                 self._slot.swap(state)
             except BaseException:
                 state.close()
@@ -498,17 +504,6 @@ class Replica:
             seqs = state.base_seq, state.visible_seq
         self.waiters.publish(seqs[1])
         return seqs
-
-    def _keep_file_of(self, state: ReplicaState) -> None:
-        """A later process is to go on with `state`, if it is one that has a file.
-
-        Before the swap: whenever this process is killed, one of the two files counts. Without a log nothing
-        could tell a later process that the base has changed.
-        """
-        if not isinstance(state, NativeState):
-            self._native.forget()
-        elif not isinstance(self.log, NoLog):
-            state.file.keep()
 
     def outgrow_base(self) -> None:
         """Ask for a newer base where the tail is beyond its budget, if none comes without asking."""
@@ -532,24 +527,48 @@ class Replica:
     def merge_on_apply(self) -> None:
         """Swap in a native state, in key order, made of what is shown now; nobody notices but by the speed.
 
-        Raises `NotCaughtUp` where the history doesn't hold what came meanwhile; the old state serves on.
+        What comes meanwhile is out of the history, or out of the log where that holds no more of it. Raises
+        `NotCaughtUp` where neither does, and `Closed`; the old state serves on.
         """
         with self._rebasing:
             with self.pinned() as source:
-                file = self._native.new_file()
-                state = build_native(self._workspace.database, self._workspace.new_number(), file, source)
-            catch_up(self, state)  # most of it before anything has to wait
+                state = self.native_states.build(source)
+            try:
+                self._follow_up(state)
+            except BaseException:
+                state.close()
+                raise
             self._adopt(state)
+
+    def examine(self) -> None:
+        """Read a native state of an earlier process through, once; a base takes the place of a damaged one.
+
+        Raises as `rebase` where that can't be; then the damaged state goes on answering what it can.
+        """
+        with self.pinned() as state:
+            if not isinstance(state, NativeState) or state.is_checked:
+                return
+            try:
+                state.check()
+                return
+            except StateNotUsable as error:
+                state.file.condemn(str(error))
+        if isinstance(self.base, OnDemandBase):
+            self.base.want(self.visible_seq)
+        self._hotswap("examine")
+
+    def _follow_up(self, state: ReplicaState) -> None:
+        """Bring `state` nearly to what is shown, before anything has to wait."""
+        try:
+            catch_up(self, state)
+        except NotCaughtUp:
+            drain(self.log, state, self.settings.commit_bytes_max)
+            catch_up(self, state)
 
     @property
     def wants_merge_on_apply(self) -> bool:
         """Whether a native state is to be made: the first one, or one in key order again."""
-        state = self._slot.current
-        if isinstance(state, NativeState):
-            worn = max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
-            return state.ops_since_copied > worn
-        assert isinstance(state, ParquetState), f"a state of kind {state.kind}"
-        return state.file_bytes * NATIVE_GROWTH <= self.settings.native_disk_bytes_max
+        return self.native_states.wants(self._slot.current)
 
     def new_state(self, snapshot: BaseSnapshot) -> ReplicaState:
         """A state on files of its own at the snapshot's seq."""
@@ -596,6 +615,7 @@ class Replica:
     def end_sources(self) -> None:
         """Let nothing more come: whoever waits for the log or the base hears that it is over. Idempotent."""
         self.log.close()
+        self.native_states.end()
         if isinstance(self.base, OnDemandBase):
             self.base.close()
 

@@ -307,6 +307,7 @@ def _remark(replica: Replica | None) -> str:
     """What a reader of a table that is well should know all the same."""
     if replica is not None and replica.is_loaded and replica.state.is_lower_bound:
         return "base_seq is a lower bound: nobody vouches for the catalog's newest op"
-    if replica is not None and isinstance(replica.base, OnDemandBase):
-        return replica.base.remark
-    return ""
+    if replica is None:
+        return ""
+    remark = replica.base.remark if isinstance(replica.base, OnDemandBase) else ""
+    return "; ".join(filter(None, (remark, replica.native_states.remark)))

@@ -39,7 +39,7 @@ class ReplicaSettings:
     commit_bytes_max: int = 1 << 30  # one commit, which is applied whole
     tail_bytes_max: int = 1 << 30  # ops applied over one base before a newer one is looked for at once
     rebase_timeout_seconds: float | None = 60.0
-    native_disk_bytes_max: int = 64 << 30  # a table whose native copy may be larger stays on merge on read
+    native_disk_bytes_max: int = 64 << 30  # of all native states; what may be beyond stays on merge on read
     base_poll_seconds: float = 5.0  # how often a newer base is looked for
     heartbeat_ms: int = 500  # of the feed served to other replicas
 

@@ -11,7 +11,6 @@ from flight_replica.errors import Closed, Paused, Unavailable, Unsupported
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.service import ReplicaService
 from flight_replica.replica.table import Origin, TableReplica
-from flight_replica.state.state import StateKind
 
 StateTable = Callable[[str, Mapping[str, str]], Origin]
 """The origin of a table that options state, checked. Raises `ConfigError` and what its base raises."""
@@ -49,11 +48,9 @@ class ReplicaSteering:
     def compact(self, table: str) -> Rebased:
         replica = self._service.table(table).replica
         began = time.monotonic()
-        if replica.state.kind is not StateKind.MERGE_ON_APPLY and not replica.wants_merge_on_apply:
-            raise Unsupported(
-                f"table {table!r} stays on merge on read, since its native copy may take more than "
-                f"native_disk_bytes_max, {replica.settings.native_disk_bytes_max} bytes; rebase it instead"
-            )
+        reason = replica.native_states.why_not(replica.state)
+        if reason:
+            raise Unsupported(f"table {table!r} {reason}; rebase it instead")
         replica.merge_on_apply()
         return _now(table, replica, time.monotonic() - began)
 

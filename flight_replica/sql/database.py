@@ -52,8 +52,9 @@ def open_database(
         statements.append(f"SET GLOBAL temp_directory = {literal(str(temp_directory))}")
     directories = ", ".join(literal(str(directory.resolve())) for directory in readable)
     statements += [
-        # A view may be at its client's time zone; a client's own SET never gets this far.
-        "SET GLOBAL allowed_configs = ['TimeZone']",
+        # A view may be at its client's time zone, and long work of our own tells how far it is; a client's
+        # own SET never gets this far.
+        "SET GLOBAL allowed_configs = ['TimeZone', 'enable_progress_bar', 'enable_progress_bar_print']",
         f"SET GLOBAL allowed_directories = [{directories}]",
         "SET GLOBAL enable_external_access = false",
         "SET GLOBAL lock_configuration = true",

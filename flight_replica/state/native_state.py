@@ -23,16 +23,17 @@ from flight_replica.state import native_record
 from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
 from flight_replica.state.op_rows import OpRows, column_names, same_key
-from flight_replica.state.state import ReplicaState, Row, StateKind, StatePosition
+from flight_replica.state.state import Row, StateKind, StatePosition
 from flight_replica.state.tail import key_row, one_row
 from flight_replica.state.writing import registered, transaction
 
 _SEQ_MAX = 2**64 - 1
+_CORRUPT = "Corrupt database file"  # how DuckDB begins when a block's checksum is another one
 CHECKED_AT_ONCE_BYTES = 128 << 20  # a larger file is read through once the table is served
 
 
 class NativeState:
-    """A `ReplicaState` in an attached database file, made by `build_native` or `reopen_native`."""
+    """A `ReplicaState` in an attached database file: by `NativeBuild` (native_build.py), `reopen_native`."""
 
     kind = StateKind.MERGE_ON_APPLY
 
@@ -102,7 +103,7 @@ class NativeState:
         newest = max(self._visible_seq, through)
         if newest == self._visible_seq:
             commit_time_us = self._commit_time_us
-        with transaction(self._connection):
+        with self._noticing_damage(), transaction(self._connection):
             if len(ops):
                 self._replace(self._rows.newest(ops))
             self._connection.execute(
@@ -121,6 +122,15 @@ class NativeState:
             run(f"DELETE FROM {self._database}.rows r USING {name} n WHERE {same}")
             columns = ", ".join(column_names(self.schema))
             run(f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} WHERE NOT dead")
+
+    @contextmanager
+    def _noticing_damage(self) -> Iterator[None]:
+        """What the disk doesn't give back as it was written is a reason to look at all of it."""
+        try:
+            yield
+        except duckdb.Error as error:
+            self.is_checked = self.is_checked and _CORRUPT not in str(error)
+            raise
 
     def add_columns(self, schema: TableSchema) -> None:
         added = list(enumerate(schema.columns))[len(self.schema.columns) :]
@@ -188,24 +198,6 @@ class NativeState:
         self.file.let_go()
 
 
-def build_native(
-    database: duckdb.DuckDBPyConnection, number: int, file: NativeFile, source: ReplicaState
-) -> NativeState:
-    """A state of all that `source` shows at one seq; `number` names its database.
-
-    `source` must be pinned until this returns; it may go on applying.
-    """
-    name = f"native_{number}"
-    try:
-        with _attached(database, name, file) as connection:
-            with transaction(connection):
-                record, at = _copy(connection, name, source)
-            return NativeState(connection, name, file, record, at, is_checked=True)
-    except BaseException:
-        file.let_go()
-        raise
-
-
 def reopen_native(
     database: duckdb.DuckDBPyConnection,
     number: int,
@@ -219,7 +211,7 @@ def reopen_native(
     """
     name = f"native_{number}"
     try:
-        with _attached(database, name, file) as connection:
+        with attached(database, name, file) as connection:
             record, at = native_record.read(connection, name)
             check_record(record)
             state = NativeState(connection, name, file, record, at, is_checked=False)
@@ -237,7 +229,7 @@ def reopen_native(
 
 
 @contextmanager
-def _attached(
+def attached(
     database: duckdb.DuckDBPyConnection, name: str, file: NativeFile
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A session of its own with `file` attached, until the block raises."""
@@ -247,27 +239,3 @@ def _attached(
         undo.callback(connection.execute, f"DETACH {name}")
         yield connection
         undo.pop_all()
-
-
-def _copy(
-    connection: duckdb.DuckDBPyConnection, database: str, source: ReplicaState
-) -> tuple[StateRecord, AppliedThrough]:
-    """The rows of `source`, ordered by key, and what they stand for; in the caller's transaction."""
-    position = source.position(connection)
-    schema = TableSchema(source.schema.columns[: position.column_count], source.schema.primary_key)
-    names = column_names(schema)
-    typed = ", ".join(
-        f"{name}::{sql_type(column.type)} AS {name}"
-        for name, column in zip(names, schema.columns, strict=True)
-    )
-    key = ", ".join(f"c{schema.names.index(name)}" for name in schema.primary_key)
-    connection.execute(
-        f"CREATE TABLE {database}.rows AS "
-        # By position: DuckDB can't tell names apart that differ only by case.
-        f"SELECT * FROM (SELECT {typed} FROM ({source.relation(position)}) AS s({', '.join(names)})) "
-        f"ORDER BY {key}"
-    )
-    record = StateRecord(source.lineage, schema, source.base_seq, source.base_version, source.is_lower_bound)
-    at = AppliedThrough(position.visible_seq, position.commit_time_us, source.ops_applied, 0)
-    native_record.create(connection, database, record, at)
-    return record, at

@@ -10,6 +10,8 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
@@ -24,8 +26,13 @@ from flight_replica.state.native_files import NativeFolder, SetAside
 _MARK = "flight-replica.lock"
 _PREFIX = "flight-replica-"  # of temporary folders
 _NAME_MAX = 100  # characters of a table's folder
-# Forcing each commit to the disk costs what a small batch costs; what it is for: native_files.py.
-_UNFORCED = "SET GLOBAL fsync_mode = 'NONE'"
+_SETTINGS = (
+    # Forcing each commit to the disk costs as much as a small batch; what it would be for: native_files.py.
+    "SET GLOBAL fsync_mode = 'NONE'",
+    # Files that go need none, and those that stay are read again with their write-ahead log.
+    "SET GLOBAL checkpoint_on_detach = 'DISABLED'",
+)
+_TURN_SECONDS = 0.2  # how often a table that waits for its turn looks whether it still wants it
 _LEFT_OVER_SECONDS = 60.0  # a younger folder may be one that its process is about to lock
 
 
@@ -54,13 +61,14 @@ class Workspace:
         self._numbers = itertools.count(_newest_number(self._native, set_aside) + 1)
         self._set_aside = SetAside(set_aside, self._numbers)
         self._making = threading.Lock()
+        self._building = threading.Lock()
         self._native_by_table: dict[str, NativeFolder] = {}
         try:
             self.database = open_database(
                 readable=[self._states, self._native],
                 memory_limit=memory_limit,
                 temp_directory=self.directory / "spill",
-                settings=[_UNFORCED],
+                settings=_SETTINGS,
             )
         except BaseException:
             self._let_go()
@@ -95,6 +103,25 @@ class Workspace:
                 )
             return self._native_by_table[table]
 
+    def native_bytes(self, besides: str) -> int:
+        """What the native states of all tables but one take on the disk."""
+        own = self._native / _folder_name(besides)
+        files = (path for path in self._native.glob("*/*.duckdb*") if path.parent != own)
+        return sum(_size(path) for path in files)
+
+    @contextmanager
+    def one_build(self, check: Callable[[], None]) -> Iterator[None]:
+        """The only one in the block: native states are made one at a time, since each takes all cores.
+
+        While another one is in it, `check` is called now and then; what it raises ends the wait.
+        """
+        while not self._building.acquire(timeout=_TURN_SECONDS):
+            check()
+        try:
+            yield
+        finally:
+            self._building.release()
+
     def new_folder(self) -> Path:
         """A folder for a base that is fetched; whoever makes it removes it, at the latest this does."""
         return self._fetched / f"{next(self._numbers):06d}"
@@ -124,6 +151,14 @@ def _folder_name(table: str) -> str:
     if len(name) <= _NAME_MAX:
         return name
     return f"{name[:_NAME_MAX]}-{sha256(table.encode()).hexdigest()[:32]}"
+
+
+def _size(path: Path) -> int:
+    """Of a file that may go at any moment."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _newest_number(*directories: Path) -> int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from uuid import UUID
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -20,6 +22,7 @@ from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaSettings
 from flight_replica.replica.table import TableReplica, TableState
 from flight_replica.schema import Column, TableSchema
+from flight_replica.state import native_state
 from flight_replica.state.state import StateKind
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, LINEAGE, SmallTable, put
@@ -179,3 +182,24 @@ def test_a_state_that_is_built_anew_takes_the_place_of_the_one_before(
         assert before not in kept(tmp_path)
     with served(primary, tmp_path) as table:
         assert table.replica.history.low_water == 5
+
+
+def test_damage_that_is_found_while_it_is_served_gives_way_to_a_base(
+    primary: SmallTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A large file is read through only then; until that, each block is checked when it is read."""
+    monkeypatch.setattr(native_state, "CHECKED_AT_ONCE_BYTES", 0)
+    (name,) = kept(tmp_path)
+    file = tmp_path / "data" / "native" / "t" / name
+    with closing(duckdb.connect(str(file))) as connection:
+        connection.execute("CHECKPOINT")
+        ((block,),) = connection.execute(
+            "SELECT max(block_id) FROM pragma_storage_info('rows') WHERE column_name = 'c1'"
+        ).fetchall()
+    content = bytearray(file.read_bytes())
+    content[3 * 4096 + block * (256 << 10) + 100] ^= 0x55  # three headers, then blocks
+    file.write_bytes(content)
+    with caplog.at_level(logging.INFO), served(primary, tmp_path) as table:
+        until(lambda: set_aside(tmp_path) == 1, "the damaged file is set aside")
+        assert "native state reopened" in caplog.text
+        assert table.replica.get(4) == {"id": 4, "v": 40}

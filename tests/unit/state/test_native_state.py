@@ -17,7 +17,8 @@ import pytest
 
 from flight_replica.errors import SchemaMismatch
 from flight_replica.schema import Column, TableSchema
-from flight_replica.state.native_state import NativeState, build_native
+from flight_replica.state.native_build import NativeBuild
+from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, ParquetBase, assert_same, delete, op_batch, put, sorted_by_key
@@ -36,9 +37,9 @@ def native_state(base: ParquetBase, workspace: Workspace) -> Iterator[NativeStat
     """A native copy of `base`'s snapshot, the state that it was made of already closed."""
     number, directory = workspace.new_state()
     source = ParquetState(workspace.database, number, base.snapshot, directory)
-    state = build_native(
+    state = NativeBuild(
         workspace.database, workspace.new_number(), workspace.native_folder("t").new_file(), source
-    )
+    ).run()
     source.close()
     try:
         yield state
@@ -163,7 +164,7 @@ def test_a_state_that_cannot_be_copied_leaves_nothing(workspace: Workspace, tmp_
         file.unlink()
     file = workspace.native_folder("t").new_file()
     with pytest.raises(duckdb.Error):
-        build_native(workspace.database, workspace.new_number(), file, source)
+        NativeBuild(workspace.database, workspace.new_number(), file, source).run()
     assert not file.path.exists()
     source.close()
     assert workspace.database.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(0,)]

@@ -1,0 +1,128 @@
+"""`NativeStates`: when a table gets a native state, or one in key order again, and how far it is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from flight_replica.errors import Closed
+from flight_replica.replica.stats import ReplicaSettings
+from flight_replica.state.native_build import NativeBuild, StateProgress
+from flight_replica.state.native_state import NativeState
+from flight_replica.state.parquet_state import ParquetState
+from flight_replica.state.state import ReplicaState
+from flight_replica.state.workspace import Workspace
+
+__all__ = ["NativeStates"]
+
+TELL_SECONDS = 5.0  # between two lines in the log about one that is being made
+
+_log = logging.getLogger(__name__)
+
+# A native table is built anew, in key order, when so many ops have been applied to it: at least so many …
+REBUILD_OPS_MIN = 500_000
+REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slower then (benchmarks/results).
+NATIVE_GROWTH = 3  # a native copy takes up to this times its Parquet files, and as much while it is rebuilt
+
+
+class NativeStates:
+    """Of one table; owned by its `Replica`. `build` is called by one thread at a time, the rest by any."""
+
+    def __init__(self, table: str, workspace: Workspace, settings: ReplicaSettings) -> None:
+        self._table = table
+        self._workspace = workspace
+        self._settings = settings
+        self._folder = workspace.native_folder(table)
+        self._lock = threading.Lock()
+        self._is_over = False
+        self._build: NativeBuild | None = None  # under way
+        self._remark = ""
+
+    def wants(self, state: ReplicaState) -> bool:
+        """Whether one is to be made in place of `state`."""
+        if isinstance(state, NativeState):
+            return state.ops_since_copied > max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
+        reason = self.why_not(state)
+        with self._lock:
+            is_news, self._remark = reason != self._remark, reason
+        if is_news and reason:
+            _log.warning("no native state table=%s reason=%s", self._table, reason)
+        return not reason
+
+    @property
+    def remark(self) -> str:
+        """What is to be known of how the table is held, as it was when that was looked at; else empty."""
+        progress = self.progress
+        return f"its native state is being made: {progress}" if progress is not None else self._remark
+
+    def why_not(self, state: ReplicaState) -> str:
+        """Why `state` stays on merge on read; empty where it doesn't."""
+        if isinstance(state, NativeState):
+            return ""
+        assert isinstance(state, ParquetState), f"a state of kind {state.kind}"
+        others = self._workspace.native_bytes(besides=self._table)
+        needed, limit = state.file_bytes * NATIVE_GROWTH, self._settings.native_disk_bytes_max
+        if others + needed <= limit:
+            return ""
+        return (
+            f"stays on merge on read: its native copy may take {needed} bytes, those of other tables take "
+            f"{others}, limit {limit} (native_disk_bytes_max)"
+        )
+
+    def build(self, source: ReplicaState) -> NativeState:
+        """All that `source`, which is pinned, shows at one seq; once it is this table's turn.
+
+        Raises `Closed` after `end`.
+        """
+        with self._workspace.one_build(self._check):
+            build = NativeBuild(
+                self._workspace.database, self._workspace.new_number(), self._folder.new_file(), source
+            )
+            with self._lock:
+                self._build = build
+            built = threading.Event()
+            teller = threading.Thread(target=self._tell, args=(build, built), name=f"build-{self._table}")
+            teller.start()
+            try:
+                self._check()
+                return build.run()
+            finally:
+                with self._lock:
+                    self._build = None
+                built.set()
+                teller.join()
+
+    def _tell(self, build: NativeBuild, built: threading.Event) -> None:
+        """Log how far it is, now and then."""
+        while not built.wait(TELL_SECONDS):
+            _log.info("native state is being made table=%s progress=%s", self._table, build.progress)
+
+    @property
+    def progress(self) -> StateProgress | None:
+        """Of the one that is being made; None where there is none."""
+        with self._lock:
+            build = self._build
+        return build.progress if build is not None else None
+
+    def keep(self, state: ReplicaState, *, is_followed: bool) -> None:
+        """A later process is to go on with `state`, which is about to be swapped in, if it has a file.
+
+        Whenever this process is killed, one of the two files counts. Without a log nothing could tell a
+        later process that the base has changed.
+        """
+        if not isinstance(state, NativeState):
+            self._folder.forget()
+        elif is_followed:
+            state.file.keep()
+
+    def end(self) -> None:
+        """Give up what is being made, now and later. Idempotent."""
+        with self._lock:
+            self._is_over = True
+            build = self._build
+        if build is not None:
+            build.interrupt()
+
+    def _check(self) -> None:
+        if self._is_over:
+            raise Closed(f"table {self._table!r} is closed")

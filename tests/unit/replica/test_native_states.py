@@ -1,0 +1,142 @@
+"""`NativeStates`: one table after the other, within a budget, and how far it is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from flight_replica.errors import Closed
+from flight_replica.log.in_process import InProcessLogSource
+from flight_replica.log.op_log import OpLog
+from flight_replica.replica.replica import Replica
+from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
+from flight_replica.state.native_build import StateProgress
+from flight_replica.state.state import StateKind
+from flight_replica.state.workspace import Workspace
+from tests.bases import ID_V, LINEAGE, ParquetBase, SmallTable, put
+from tests.processes import until
+
+ROWS = 3_000_000
+
+
+@contextmanager
+def large(
+    directory: Path, workspace: Workspace, name: str = "large", settings: ReplicaSettings = DEFAULT_SETTINGS
+) -> Iterator[Replica]:
+    """A table whose native state takes long enough to be looked at while it is made."""
+    base = ParquetBase(directory / name, ID_V)
+    ids = np.random.default_rng(7).permutation(ROWS)
+    base.publish([(pa.table({"id": ids, "v": ids}), ())], 1)
+    feed = OpLog(name, LINEAGE, ID_V, start=1, bytes_max=1 << 20, clock_us=lambda: 1)
+    log = InProcessLogSource(feed)
+    with closing(Replica.open(base, log, table=name, workspace=workspace, settings=settings)) as replica:
+        yield replica
+
+
+def test_progress_and_time_left_are_told_in_remark_and_log(
+    tmp_path: Path, workspace: Workspace, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flight_replica.replica.native_states.TELL_SECONDS", 0.01)
+    seen: list[StateProgress] = []
+    with caplog.at_level(logging.INFO), large(tmp_path, workspace) as replica, ThreadPoolExecutor(1) as other:
+        assert replica.native_states.progress is None
+        building = other.submit(replica.merge_on_apply)
+        while not building.done():
+            progress = replica.native_states.progress
+            if progress is not None:
+                seen.append(progress)
+                assert "its native state is being made: " in replica.native_states.remark
+        building.result()
+        assert replica.native_states.progress is None
+        assert replica.state.kind is StateKind.MERGE_ON_APPLY
+    shares = [at.share for at in seen]
+    assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
+    assert any(at.seconds_left is not None for at in seen)
+    assert "native state is being made table=large progress=" in caplog.text
+
+
+def test_a_build_ends_with_its_replica(tmp_path: Path, workspace: Workspace) -> None:
+    with large(tmp_path, workspace) as replica, ThreadPoolExecutor(1) as other:
+        building = other.submit(replica.merge_on_apply)
+        until(lambda: replica.native_states.progress is not None or building.done(), "it is made")
+        replica.end_sources()
+        with pytest.raises(Closed):
+            building.result(60)
+    assert not list((workspace.directory / "native").rglob("*.duckdb*"))
+
+
+def test_one_table_waits_for_the_other_and_can_give_up(
+    primary: SmallTable, workspace: Workspace, tmp_path: Path
+) -> None:
+    held, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with workspace.one_build(lambda: None):
+            held.set()
+            let_go.wait(60)
+
+    with (
+        closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as first,
+        closing(Replica.open(primary.base, primary.log(), table="u", workspace=workspace)) as second,
+        ThreadPoolExecutor(3) as others,
+    ):
+        holding = others.submit(hold)
+        held.wait(60)
+        builds = [others.submit(replica.merge_on_apply) for replica in (first, second)]
+        second.end_sources()
+        with pytest.raises(Closed):
+            builds[1].result(60)
+        assert first.state.kind is StateKind.MERGE_ON_READ
+        let_go.set()
+        holding.result(60)
+        builds[0].result(60)
+        assert first.state.kind is StateKind.MERGE_ON_APPLY
+
+
+def test_a_table_beyond_the_budget_of_all_tables_stays_and_says_so(
+    primary: SmallTable, workspace: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as first:
+        first.merge_on_apply()
+        used = workspace.native_bytes(besides="another")
+        assert used > 0 and workspace.native_bytes(besides="t") == 0
+        settings = replace(DEFAULT_SETTINGS, native_disk_bytes_max=used + 1)
+        log = primary.log()
+        with closing(
+            Replica.open(primary.base, log, table="u", workspace=workspace, settings=settings)
+        ) as second:
+            assert not second.wants_merge_on_apply
+            assert not second.wants_merge_on_apply
+            told = second.native_states.remark
+            assert told.startswith("stays on merge on read: its native copy may take")
+            assert f"those of other tables take {used}, limit {used + 1} (native_disk_bytes_max)" in told
+            assert caplog.text.count("no native state table=u") == 1
+
+
+def test_what_the_history_lost_meanwhile_comes_out_of_the_log(
+    primary: SmallTable, workspace: Workspace
+) -> None:
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        made = replica.native_states.build
+
+        def build(source):  # type: ignore[no-untyped-def]
+            state = made(source)
+            for key in range(4, 10):
+                primary.commit(put(key, key))
+            replica.advance()
+            replica.history.trim(8)
+            return state
+
+        replica.native_states.build = build  # type: ignore[method-assign]
+        replica.merge_on_apply()
+        assert replica.state.kind is StateKind.MERGE_ON_APPLY
+        assert (replica.visible_seq, replica.get(5)) == (9, {"id": 5, "v": 5})
