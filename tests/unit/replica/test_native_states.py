@@ -25,7 +25,7 @@ from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, LINEAGE, ParquetBase, SmallTable, put
 from tests.processes import until
 
-ROWS = 3_000_000
+ROWS = 1_500_000
 
 
 @contextmanager
