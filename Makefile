@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test test-long test-engine test-docs dist test-dist check format proto config bench bench-quick bench-peers bench-hogs clean
+.PHONY: help demo test test-long test-engine test-docs dist test-dist test-bounds docs check format proto config bench bench-quick bench-peers bench-hogs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -40,6 +40,27 @@ dist: $(STAMP)  ## wheel and sdist in dist/, the same bytes each time
 
 test-dist: $(STAMP)  ## wheel and sdist: what is in them, and the demo from the wheel in an empty environment
 	@$(BIN)/python -m pytest -m dist $(ARGS)
+
+# Tests that meet each dependency where a version of it may differ: types and keys, Iceberg, object stores,
+# logins, HTTP, metrics, the terminal, drivers; and servers as processes.
+BOUNDS_TESTS := tests/unit/base tests/unit/beside tests/unit/flightsql tests/unit/state tests/unit/http \
+	tests/unit/metrics tests/unit/test_schema.py tests/unit/test_keys.py tests/unit/test_digest.py \
+	tests/integration/flightsql/test_adbc_client.py tests/integration/flightsql/test_logins_over_flight.py \
+	tests/integration/flightsql/test_tls.py tests/integration/http tests/integration/admin \
+	tests/integration/test_iceberg_sources.py tests/integration/test_object_stores.py \
+	tests/integration/test_cli.py tests/integration/test_clients.py tests/integration/test_doc_blocks.py
+
+test-bounds: $(STAMP)  ## telling tests with the oldest and the newest dependencies that are allowed
+	@for end in lowest-direct highest; do \
+		echo "==> $$end"; \
+		$(BIN)/uv venv --quiet --clear --python $(BIN)/python .bounds/$$end && \
+		$(BIN)/uv pip install --quiet --python .bounds/$$end --resolution $$end --editable '.[test]' && \
+		.bounds/$$end/bin/python -m pytest $(BOUNDS_TESTS) $(ARGS) || exit 1; \
+	done
+
+docs: $(STAMP)  ## README and docs as a site in site/; every link and anchor in it is checked
+	@$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "==> site/index.html; the links that leave it are listed in site/external-links.txt"
 
 check: $(STAMP)  ## lint, format and strict types
 	@$(BIN)/ruff check .
@@ -81,4 +102,4 @@ bench-hogs: $(STAMP)  ## how long each function goes on after an interrupt (more
 	@$(BIN)/python -m benchmarks.bench_hogs
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .bounds dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
