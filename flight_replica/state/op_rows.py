@@ -47,12 +47,21 @@ class OpRows:
 
     def newest(self, ops: pa.RecordBatch) -> pa.RecordBatch:
         """One row a key: its newest op. Seqs ascend in `ops`."""
-        codes = ops.column(2).dictionary_encode().indices.to_numpy()
+        codes = self._key_of(ops).dictionary_encode().indices.to_numpy()
         last = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
         last[codes] = np.arange(len(ops))  # of equal indices the last one counts
         if len(last) < len(ops):
-            ops = ops.take(pa.array(last))
+            is_last = np.zeros(len(ops), np.bool_)
+            is_last[last] = True
+            ops = ops.filter(pa.array(is_last))
         return self.named(ops)
+
+    def _key_of(self, ops: pa.RecordBatch) -> pa.Array:
+        """Equal for the same key alone: a key of one integer is compared as such, since that is faster."""
+        (*others, column) = self.schema.key_columns
+        if not others and pa.types.is_integer(column.type):
+            return self._codec.decode(ops.column(2))[0]
+        return ops.column(2)
 
     def named(self, ops: pa.RecordBatch) -> pa.RecordBatch:
         """Every op as a row. A tombstone's key comes from `pk_bytes`: it may lack a pre-image."""
