@@ -19,6 +19,7 @@ import pyarrow as pa
 from flight_replica.errors import Cancelled, ReplicaError, StatementNotFound
 from flight_replica.flightsql.observing import (
     SQL_CHARACTERS_MAX,
+    TRACE_HEADERS,
     Outcome,
     Phase,
     QueryKind,
@@ -125,6 +126,7 @@ class Activity:
         self._session = call.origin
         self._peer = call.peer
         self._request_id = call.request_id
+        self._trace = _trace_of(call)
         self._call: Call | None = call  # that does its work now; None while it waits to be fetched
         self._plan: Plan | None = None
         self._reason: ReplicaError | None = None  # why it has to end; None: it may go on
@@ -137,6 +139,7 @@ class Activity:
         self._began = self._entered = time.monotonic()
         self._phase = Phase.PLANNING
         self._seconds = dict.fromkeys(Phase, 0.0)  # phase -> seconds in it, without the present one
+        self._first_entered = {Phase.PLANNING: self._began}  # phase -> monotonic seconds
 
     # --- what its calls say -----------------------------------------------------------------------
 
@@ -147,6 +150,7 @@ class Activity:
             before = self._phase
             self._seconds[before] += now - self._entered
             self._phase, self._entered = phase, now
+            self._first_entered.setdefault(phase, now)
         return before
 
     def reads(self, tables: Sequence[str]) -> None:
@@ -185,6 +189,7 @@ class Activity:
             reason = self._reason
         if reason is not None:
             raise reason
+        self._trace = self._trace or _trace_of(call)
         call.activity = self
         self.enter(Phase.EXECUTING)
 
@@ -238,10 +243,14 @@ class Activity:
             session=self._session,
             peer=self._peer,
             request_id=self._request_id,
+            trace=self._trace,
             started_at_us=self._started_at_us,
+            ended_at_us=self._wall_us(self._entered),
+            began_at_us={phase: self._wall_us(at) for phase, at in dict(self._first_entered).items()},
             seconds=self._entered - self._began,
             plan_seconds=seconds[Phase.PLANNING],
             wait_seconds=seconds[Phase.WAITING] + seconds[Phase.QUEUED],
+            queue_seconds=seconds[Phase.QUEUED],
             execute_seconds=seconds[Phase.EXECUTING],
             stream_seconds=seconds[Phase.STREAMING],
             tables=self._tables,
@@ -250,6 +259,10 @@ class Activity:
             rows=self._rows,
             bytes=self._bytes,
         )
+
+    def _wall_us(self, at: float) -> int:
+        """µs since 1970 at a monotonic time."""
+        return self._started_at_us + int((at - self._began) * 1e6)
 
     def describe(self) -> RunningQuery:
         """How it is now."""
@@ -269,6 +282,11 @@ class Activity:
             rows=self._rows,
             bytes=self._bytes,
         )
+
+
+def _trace_of(call: Call) -> dict[str, str]:
+    found = {name: call.header(name) for name in TRACE_HEADERS}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 class WatchedPlan:

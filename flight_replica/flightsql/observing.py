@@ -12,6 +12,7 @@ from typing import Protocol
 
 from flight_replica.errors import Busy, Cancelled, TimedOut
 
+TRACE_HEADERS = ("traceparent", "tracestate")  # W3C Trace Context
 SQL_CHARACTERS_MAX = 4096  # of a statement's text that is kept
 
 
@@ -95,10 +96,14 @@ class QueryRecord:
     session: str
     peer: str
     request_id: str
+    trace: Mapping[str, str]  # `traceparent` and `tracestate` of its caller, those that it sent
     started_at_us: int
+    ended_at_us: int
+    began_at_us: Mapping[Phase, int]  # phase -> when it was in it first; not those that it never was in
     seconds: float  # from its first call to its end
     plan_seconds: float
     wait_seconds: float  # for a position, and for a place to run
+    queue_seconds: float  # the part of it for a place to run
     execute_seconds: float
     stream_seconds: float  # in which its client took batches
     tables: Sequence[str]

@@ -6,6 +6,7 @@ A table keeps its measures through every lineage. How it stands now is not in he
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flight_replica.distribution import BYTES, COUNTS, SECONDS, Distribution
@@ -27,10 +28,27 @@ class Tally:
         return self._count
 
 
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Ops of the feed that have become visible. Times are µs since 1970, on this host's clock."""
+
+    table: str
+    after: int
+    through: int
+    ops: int
+    bytes: int
+    sent_at_us: int | None  # when the origin sent them, at the earliest; None while its clock isn't known
+    received_at_us: int  # taken out of the queue
+    began_at_us: int  # to be applied
+    visible_at_us: int
+
+
 class TableMeasures:
     """Of one table; it is written by the threads of its replica, and read by anybody."""
 
     def __init__(self) -> None:
+        # Hears of all that becomes visible out of the feed, on the thread that applies it. It never raises.
+        self.on_applied: Callable[[Applied], None] | None = None
         self.apply_ops = Distribution(COUNTS)  # ops of one batch that was applied
         self.apply_bytes = Distribution(BYTES)  # their Arrow bytes
         self.apply_seconds = Distribution(SECONDS)  # until they were visible

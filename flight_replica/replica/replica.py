@@ -35,7 +35,7 @@ from flight_replica.log.op_log import OpLog
 from flight_replica.log.source import FeedMark, LogSource, OpBatch
 from flight_replica.position import TablePosition
 from flight_replica.replica.commits import SEQ_MAX, CommitBuffer, Commits
-from flight_replica.replica.measures import Holding, TableMeasures
+from flight_replica.replica.measures import Applied, Holding, TableMeasures
 from flight_replica.replica.native_states import NativeStates
 from flight_replica.replica.rebase import Rebase, catch_up, drain, replay
 from flight_replica.replica.slot import StateSlot
@@ -343,7 +343,25 @@ class Replica:
         if is_proof and (lag_us := self.lag_us()) >= 0:
             self.waiters.prove(lag_us)
 
+    def _applied(
+        self, ops: pa.RecordBatch, after: int, through: int, seconds: float, received: tuple[FeedMark, float]
+    ) -> Applied:
+        mark, received_at = received
+        now_us, origin_us = time.time_ns() // 1000, self.origin_clock_us()
+        return Applied(
+            table=self.table,
+            after=after,
+            through=through,
+            ops=ops.num_rows,
+            bytes=ops.nbytes,
+            sent_at_us=None if origin_us is None else now_us - max(0, origin_us - mark.sent_time_us),
+            received_at_us=now_us - int((time.monotonic() - received_at) * 1e6),
+            began_at_us=now_us - int(seconds * 1e6),
+            visible_at_us=now_us,
+        )
+
     def _receive(self, batch: OpBatch) -> None:
+        received_at = time.monotonic()
         self._keep(batch)
         if not self.is_loaded and self.history.held_bytes > self.settings.history_bytes_max:
             raise LimitExceeded(
@@ -354,7 +372,7 @@ class Replica:
         if not self.is_loaded:
             return
         if commits is not None:
-            self._apply(commits)
+            self._apply(commits, (batch.mark, received_at))
         if batch.mark.is_caught_up and self.visible_seq >= batch.mark.through:
             self._proof = batch.mark
 
@@ -385,14 +403,19 @@ class Replica:
             sent_time_us=mark.sent_time_us,
         )
 
-    def _apply(self, commits: Commits) -> None:
+    def _apply(self, commits: Commits, received: tuple[FeedMark, float]) -> None:
+        """`received`: the last mark of them, and when it came in monotonic seconds."""
         state = self._slot.current
         if commits.through > state.visible_seq:
-            ops, began = between(commits.ops, state.visible_seq, SEQ_MAX), time.perf_counter()
+            after = state.visible_seq
+            ops, began = between(commits.ops, after, SEQ_MAX), time.perf_counter()
             state.apply(ops, commits.through, commits.commit_time_us)
-            self.measures.apply_seconds.observe(time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            self.measures.apply_seconds.observe(seconds)
             self.measures.apply_ops.observe(ops.num_rows)
             self.measures.apply_bytes.observe(ops.nbytes)
+            if self.measures.on_applied is not None:
+                self.measures.on_applied(self._applied(ops, after, commits.through, seconds, received))
         if commits.through > self.history.high_water:
             self.history.publish(commits.through)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from flight_replica.flightsql.service import Ending, IngestMode, PendingWrites, 
 from flight_replica.log.feed import TableFeed
 from flight_replica.position import Demand, TablePosition
 from flight_replica.replica.as_of import OlderViews
-from flight_replica.replica.measures import MeasuredTable
+from flight_replica.replica.measures import Applied, MeasuredTable
 from flight_replica.replica.published import FLIGHT, PublishedTable
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
@@ -75,6 +75,7 @@ class ReplicaService:
         self._tables: dict[str, TableReplica] = {}
         self._changing = threading.RLock()  # held while tables come and go
         self._removed: set[str] = set()  # listed upstream, and not served since an operator said so
+        self._on_applied: Callable[[Applied], None] | None = None
         self._published: Mapping[str, PublishedTable] = {}  # as last listed
         self._stop = threading.Event()
         self._look_now = threading.Event()
@@ -131,6 +132,7 @@ class ReplicaService:
 
     def _add(self, name: str, origin: Origin) -> None:
         table = TableReplica(name, origin, self._workspace, self._settings, lambda _: self._look_now.set())
+        table.measures.on_applied = self._on_applied
         with self._lock:
             self._tables[name] = table
 
@@ -164,6 +166,12 @@ class ReplicaService:
             self._removed.add(name)
             self._origins.pop(name, None)
             self._drop(name)
+
+    def observe_applied(self, observer: Callable[[Applied], None]) -> None:
+        """Tell `observer` of all that becomes visible out of the feeds from now on. It must not raise."""
+        self._on_applied = observer
+        for table in self.every_table():
+            table.measures.on_applied = observer
 
     def every_table(self) -> Sequence[TableReplica]:
         with self._lock:
