@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from flight_replica.errors import ConfigError, DatabaseLost
 from flight_replica.http_port import open_http
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flight_replica.control.steering import Steering
     from flight_replica.flightsql.server import FlightSqlServer
     from flight_replica.metrics.source import MeasuredService
+    from flight_replica.tracing.exporter import Tracing
 
     class ClosableService(MeasuredService, Protocol):
         def check(self) -> None:
@@ -48,6 +49,9 @@ def serve_until_signal(
     """
     from flight_replica.control.control import Control
     from flight_replica.flightsql.server import FlightSqlServer
+    from flight_replica.logs.query_text import QueryText
+    from flight_replica.logs.slow_queries import SlowQueryLog
+    from flight_replica.tracing.starting import start_tracing
 
     config = loaded.config
     address = config.listen
@@ -55,12 +59,19 @@ def serve_until_signal(
     systemd = Systemd()
     with ExitStack() as closing:
         closing.callback(service.close)
+        tracing = start_tracing(config.tracing.endpoint, QueryText(config.log.query_text))
+        if tracing is not None:
+            closing.callback(tracing.close)
         _check_listen(address)
         server = FlightSqlServer(service, *address, access.limits, logins=access.logins, tls=access.tls)
         closing.callback(server.close)
         control = Control(server, service, steering)
         control.serves("flight", f"{access.scheme}://{address[0]}:{server.port}")
         http = open_http(closing, server, service, control, config, access)
+        slow_queries = SlowQueryLog(config.log.slow_query_ms, QueryText(config.log.query_text))
+        server.activities.add_observer(slow_queries)
+        if tracing is not None:
+            _trace(tracing, server, service)
         print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
         if http is not None:
             control.serves("http", http.url)
@@ -74,7 +85,17 @@ def serve_until_signal(
         if http is not None:
             http.drain()
         _drain(server, config.lifecycle.drain_seconds)
+    if server.has_open_calls:
+        _end_now(0)  # pyarrow would wait for them
     return 0
+
+
+def _trace(tracing: Tracing, server: FlightSqlServer, service: ClosableService) -> None:
+    from flight_replica.replica.service import ReplicaService
+
+    server.activities.add_observer(tracing.queries)
+    if isinstance(service, ReplicaService):
+        service.observe_applied(tracing.applies)
 
 
 def _drain(server: FlightSqlServer, seconds: float) -> None:
@@ -98,7 +119,14 @@ def _end_if_lost(service: ClosableService) -> None:
     except DatabaseLost as error:
         logger.error("database lost error=%s", error)
         print(f"flight-replica: {error}", file=sys.stderr, flush=True)
-        os._exit(1)  # to close things in order needs the database
+        _end_now(1)  # to close things in order needs the database
+
+
+def _end_now(code: int) -> NoReturn:
+    """End the process without what Python does at its end."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _check_listen(address: tuple[str, int]) -> None:

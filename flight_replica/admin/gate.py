@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,12 +12,11 @@ import grpc
 from flight_replica.admin.limits import AdminLimits
 from flight_replica.errors import Busy, ReplicaError
 from flight_replica.flightsql.auth import Login, Logins
-from flight_replica.flightsql.status import RETRYABLE_TRAILER, code_of
+from flight_replica.flightsql.status import RETRYABLE_TRAILER, code_of, report_unexpected
 from flight_replica.flightsql.texts import told
 from flight_replica.flightsql.users import User
 from flight_replica.logs.request import HEADER, in_request, request_id_of
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
@@ -35,14 +32,14 @@ class Gate:
 
     def answer(self, context: grpc.ServicerContext, work: Callable[[User], T]) -> T:
         """What `work` returns for the caller; the call ends with the code of what it raises."""
-        with self._call(context), in_request(_request_id(context)):
+        with in_request(_request_id(context)), self._call(context):
             return work(self._login(context).user)
 
     def answers(
         self, context: grpc.ServicerContext, work: Callable[[Login, Stream], Iterator[T]]
     ) -> Iterator[T]:
         """The same for a stream."""
-        with self._call(context), self.stream(context) as stream, in_request(_request_id(context)):
+        with in_request(_request_id(context)), self._call(context), self.stream(context) as stream:
             yield from work(self._login(context), stream)
 
     def check(self, context: grpc.ServicerContext) -> None:
@@ -94,9 +91,7 @@ class Gate:
         except Exception as error:
             if context.code() is not None:  # it was aborted above
                 raise
-            error_id = secrets.token_hex(4)
-            logger.exception("unexpected error id=%s call=admin", error_id)
-            _abort(context, error, f"internal error {error_id}: the server's log says more")
+            _abort(context, error, report_unexpected(error, "admin"))
 
 
 class Stream:

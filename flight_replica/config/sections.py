@@ -26,6 +26,7 @@ from flight_replica.config.kinds import (
 )
 from flight_replica.config.settings import Section, section_of, setting
 from flight_replica.flightsql.limits import ServerLimits
+from flight_replica.logs.query_text import QueryText
 from flight_replica.logs.setup import LEVELS, LogFormat
 
 __all__ = [
@@ -174,6 +175,12 @@ class Log(Section):
     slow_query_ms: Annotated[float, MILLISECONDS] = setting(
         1000.0, "a query that takes as long is logged as slow; 0: none is", reload=True
     )
+    query_text: Annotated[str, one_of(*QueryText)] = setting(
+        "normalized",
+        "what of a statement's text is in the log of slow queries and in traces: full, normalized (with ? "
+        "for each literal, and without comments) or none. Values bound to parameters never are",
+        reload=True,
+    )
 
 
 class Admin(Section):
@@ -217,10 +224,16 @@ class Lifecycle(Section):
 
 class Tracing(Section):
     section_title = "tracing"
-    section_text = "OpenTelemetry; needs flight-replica[tracing]."
+    section_text = (
+        "OpenTelemetry; needs flight-replica[tracing]. Everything else is said by OpenTelemetry's own "
+        "variables, OTEL_…: sampling, headers, certificates, the service's name."
+    )
 
     endpoint: Annotated[str | None, TEXT] = setting(
-        None, "where spans are sent, over OTLP (default: no tracing)", example='"http://127.0.0.1:4317"'
+        None,
+        "where spans are sent, by OTLP over gRPC (default: what OTEL_EXPORTER_OTLP_ENDPOINT says, and no "
+        "tracing without it)",
+        example='"http://127.0.0.1:4317"',
     )
 
 

@@ -80,6 +80,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
 
         Raises OSError when the address can't be used.
         """
+        self.has_open_calls = False  # `close` has left some: the process can't end in order any more
         # Calls can arrive as soon as the base class is initialised.
         self._limits = limits
         self.activities = Activities()
@@ -126,6 +127,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         ending.start()
         ending.join(CLOSE_SECONDS)
         if ending.is_alive():
+            self.has_open_calls = True
             logger.warning("server closed with calls left open seconds=%g", CLOSE_SECONDS)
         self._calls.close()
         self._statements.close()

@@ -129,7 +129,7 @@ def as_flight_error(
     if context is not None:
         _add_trailers(context, error, code)
     if not isinstance(error, ReplicaError):
-        return sent(_unexpected(error, where))
+        return sent(report_unexpected(error, where))
     text = told(str(error), RETRYABLE if error.retryable else "")
     if isinstance(error, LogGap):
         # The details have to repeat the final text, or ADBC drops them.
@@ -152,7 +152,8 @@ def _add_trailers(context: flight.ServerCallContext, error: Exception, code: Cod
         context.add_trailer(RETRYABLE_TRAILER, "true")
 
 
-def _unexpected(error: Exception, where: str) -> str:
+def report_unexpected(error: Exception, where: str) -> str:
+    """Log an error that isn't ours; what its client is told instead, under the call's request id."""
     request_id = current_request() or request_id_of(None)
     with in_request(request_id):
         logger.error("unexpected error call=%s", where, exc_info=error)

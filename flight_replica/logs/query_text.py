@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from flight_replica.sql.literals import without_literals
-
 __all__ = ["QueryText", "shown_text"]
 
 
@@ -21,5 +19,8 @@ def shown_text(sql: str, query_text: QueryText) -> str | None:
         case QueryText.FULL:
             return sql
         case QueryText.NORMALIZED:
+            # Loads DuckDB, and every command of the command line knows the names above.
+            from flight_replica.sql.literals import without_literals
+
             return without_literals(sql)
     return None

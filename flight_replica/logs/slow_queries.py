@@ -49,9 +49,7 @@ class SlowQueryLog:
             "peer": record.peer,
         }
         if record.error:
-            fields["error"] = record.error
-            if self.query_text is QueryText.FULL:
-                fields["reason"] = record.reason  # may quote the statement
+            fields["error"] = record.error  # its text may quote a bound value
         text = shown_text(record.sql, self.query_text)
         if text is not None:
             fields["sql"] = text

@@ -88,6 +88,34 @@ def test_a_second_signal_ends_it_at_once(primary: Server, number: signal.Signals
         assert primary.wait() == code
 
 
+@pytest.fixture
+def hurried(tmp_path: Path) -> Iterator[Server]:
+    """As `primary`, and its streams have little time to end."""
+    env = {"FLIGHT_REPLICA_LIFECYCLE_DRAIN_SECONDS": "0.2"}
+    server = Server("primary", "--data", str(tmp_path / "primary"), env=env)
+    with running(server):
+        rows(server.uri, "CREATE TABLE t (id BIGINT PRIMARY KEY)")
+        rows(server.uri, f"INSERT INTO t SELECT * FROM range({ROWS})")
+        yield server
+
+
+def test_streams_that_take_longer_than_drain_seconds_are_told_and_ended(hurried: Server) -> None:
+    with streaming(hurried) as stream:
+        send(hurried, signal.SIGTERM)
+        until(lambda: said(hurried, "drain over, calls are ended seconds=0.2 calls=1"), "its time is over")
+        with pytest.raises(flight.FlightUnavailableError, match=SHUTTING_DOWN):
+            stream.read_all()
+        assert hurried.wait() == 0
+
+
+@pytest.mark.long
+def test_a_client_that_neither_reads_nor_goes_is_left(hurried: Server) -> None:
+    """It takes the 10 s that such a client is given at the end."""
+    with streaming(hurried):
+        send(hurried, signal.SIGTERM)
+        assert hurried.wait(60) == 0
+
+
 def test_followers_pins_and_idle_clients_hold_nothing_up(primary: Server) -> None:
     replica = Server("serve", "--primary", primary.uri)
     with running(replica), flight.connect(primary.uri) as idle:
