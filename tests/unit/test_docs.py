@@ -70,6 +70,12 @@ def _series(summary: dict[str, Any], name: str) -> list[dict[str, float]]:
     ]
 
 
+def test_the_list_of_decisions_has_every_one() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = re.findall(r"^\d+\. \[.+\]\((\S+)\)$", (folder / "index.md").read_text(), re.MULTILINE)
+    assert listed == sorted(path.name for path in folder.glob("0*.md"))
+
+
 # --- commands -----------------------------------------------------------------------------------------
 
 LANGUAGES = {"sh", "console", "python", "text", "json", "toml", "yaml", "ini", "java", "go", "sql", "xml"}
