@@ -20,6 +20,7 @@ from flight_replica.feed_command import add_feed_command
 from flight_replica.listening import serve_until_signal
 from flight_replica.logs.setup import LEVELS, LogFormat, report_failure, start_logging
 from flight_replica.serve_command import add_serve_command
+from flight_replica.sql_command import add_sql_command
 from flight_replica.stopping import hear_terminate
 from flight_replica.table_options import above_zero
 from flight_replica.user_command import add_user_command
@@ -169,14 +170,7 @@ def _add_demo(commands: _Commands) -> None:
 
 
 def _add_clients(commands: _Commands) -> None:
-    sql = commands.add_parser("sql", help="run one statement and print its rows")
-    sql.add_argument("uri", metavar="URI", help="grpc://HOST:PORT of a replica or primary")
-    sql.add_argument("statement", metavar="STATEMENT")
-    sql.add_argument(
-        "--format", choices=["table", "csv", "json"], default="table", help="(default: %(default)s)"
-    )
-    add_client_access(sql)
-    sql.set_defaults(run=_sql)
+    add_sql_command(commands.add_parser("sql", help="run statements, or the interactive shell"))
     status = commands.add_parser("status", help="how every table of a server is, and how fresh")
     status.add_argument("uri", metavar="URI", help="grpc://HOST:PORT of a replica or primary")
     add_client_access(status)
@@ -239,14 +233,6 @@ def _demo_writer(options: argparse.Namespace) -> int:
     from flight_replica.demo_writer import write_orders
 
     return write_orders(options.uri, options.rows, options.rate)
-
-
-def _sql(options: argparse.Namespace) -> int:
-    from flight_replica.client import print_rows, query
-
-    access = adbc_options(endpoint(options.uri, options))
-    print_rows(query(options.uri, options.statement, access), options.format)
-    return 0
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TextIO
+from typing import TextIO, TypeAlias
 
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
 import pyarrow as pa
 
 from flight_replica.errors import InvalidStatement, Unavailable
+from flight_replica.text_table import printable, table_lines
+
+Connection: TypeAlias = flightsql.Connection
 
 CONNECT_SECONDS = 5.0
 _TIMEOUT = "adbc.flight.sql.rpc.timeout_seconds.connect"
 _SERVER_TEXT = b"x-arrow-status-message-bin"  # Arrow servers send an error's text so, without any wrapping
-_LARGEST_TEXT = 60  # characters of one value in a printed table
-_ROWS_SHOWN = 1000  # of a printed table; csv and json print all
 
 
 def connect(uri: str, options: Mapping[str, str] | None = None) -> flightsql.Connection:
@@ -60,18 +60,19 @@ def one_line(error: Exception) -> str:
     return text.partition("\n")[0].strip()
 
 
-def position_of(table: pa.Table) -> list[dict[str, object]]:
-    """The position that an answer states, one entry a table it read."""
-    metadata = table.schema.metadata or {}
+def position_of(answer: pa.Table | pa.Schema) -> list[dict[str, object]]:
+    """The position that an answer, or its schema, states, one entry a table it read."""
+    metadata = (answer if isinstance(answer, pa.Schema) else answer.schema).metadata or {}
     found = json.loads(metadata.get(b"merutable.position", b'{"tables": []}'))
     return list(found["tables"])
 
 
-def print_rows(rows: pa.Table, form: str, out: TextIO = sys.stdout) -> None:
-    """`form`: table, csv or json (a line a row). The position goes to stderr, so that output stays data."""
-    _PRINTERS[form](rows, out)
-    for at in position_of(rows):
-        print(f"{at['table']} at seq {at['visible_seq']}, lag {_lag(at['lag_us'])}", file=sys.stderr)
+def freshness(schema: pa.Schema) -> list[str]:
+    """A line for each table that an answer read: where it stands, for people."""
+    return [
+        f"{printable(str(at['table']))} at seq {at['visible_seq']}, lag {_lag(at['lag_us'])}"
+        for at in position_of(schema)
+    ]
 
 
 def _lag(lag_us: object) -> str:
@@ -84,52 +85,9 @@ def print_status(rows: pa.Table, out: TextIO = sys.stdout) -> None:
 
 
 def _print_table(rows: pa.Table, out: TextIO) -> None:
-    names = rows.schema.names
-    shown = [[_text(value) for value in row.values()] for row in _rows(rows.slice(0, _ROWS_SHOWN))]
-    widths = [max([len(name), *(len(row[i]) for row in shown)]) for i, name in enumerate(names)]
-    for line in [names, ["-" * width for width in widths], *shown]:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), file=out
-        )
-    more = f", the first {_ROWS_SHOWN} shown" if len(rows) > _ROWS_SHOWN else ""
-    print(f"({len(rows)} {'row' if len(rows) == 1 else 'rows'}{more})", file=out)
-
-
-def _print_csv(rows: pa.Table, out: TextIO) -> None:
-    writer = csv.writer(out)
-    writer.writerow(rows.schema.names)
-    writer.writerows([plain(value) for value in row.values()] for row in _rows(rows))
-
-
-def _print_json(rows: pa.Table, out: TextIO) -> None:
-    for row in _rows(rows):
-        print(json.dumps(row, default=plain), file=out)
-
-
-def _rows(rows: pa.Table) -> Sequence[dict[str, object]]:
-    """Rows with unique names, since a result may have a name twice."""
-    unique = [
-        f"{name}_{i}" if rows.schema.names.count(name) > 1 else name
-        for i, name in enumerate(rows.schema.names)
-    ]
-    found: list[dict[str, object]] = rows.rename_columns(unique).to_pylist()
-    return found
-
-
-def _text(value: object) -> str:
-    text = "NULL" if value is None else str(plain(value))
-    return text if len(text) <= _LARGEST_TEXT else text[: _LARGEST_TEXT - 1] + "…"
-
-
-def plain(value: object) -> object:
-    """Bytes as hex, other values as they are or as their text."""
-    if isinstance(value, bytes):
-        return value.hex()
-    return value if isinstance(value, int | float | str | bool) or value is None else str(value)
-
-
-_PRINTERS: dict[str, Callable[[pa.Table, TextIO], None]] = {
-    "table": _print_table,
-    "csv": _print_csv,
-    "json": _print_json,
-}
+    values = list(zip(*(column.to_pylist() for column in rows.columns), strict=True))
+    for line in [
+        *table_lines(rows.schema.names, values),
+        f"({len(rows)} {'row' if len(rows) == 1 else 'rows'})",
+    ]:
+        print(line, file=out)

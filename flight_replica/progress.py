@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TextIO
 
-__all__ = ["Progress", "progress"]
+__all__ = ["Progress", "counting", "progress"]
 
 LINE_SECONDS = 10.0  # between lines where nobody watches
 
@@ -34,6 +34,25 @@ def progress(what: str, err: TextIO | None = None) -> Iterator[Progress]:
     with Bars(*columns, TimeRemainingColumn(), console=Console(file=err), transient=True) as bars:
         task = bars.add_task(what, total=None)
         yield lambda done, total: bars.update(task, completed=done, total=total)
+
+
+@contextmanager
+def counting(
+    what: str, *, is_shown: bool = True, err: TextIO | None = None
+) -> Iterator[Callable[[int], None]]:
+    """The same for rows whose number isn't known before: shown to a person who watches, if it is to be."""
+    err = err or sys.stderr
+    if not is_shown or not err.isatty():
+        yield lambda rows: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress as Bars
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}: {task.completed} rows", markup=False))
+    with Bars(*columns, TimeElapsedColumn(), console=Console(file=err), transient=True) as bars:
+        task = bars.add_task(what, total=None)
+        yield lambda rows: bars.update(task, completed=rows)
 
 
 def _lines(what: str, err: TextIO) -> Progress:

@@ -159,7 +159,7 @@ def _json_value(row: pa.RecordBatch, name: str) -> object:
 
 
 def _value(row: pa.RecordBatch, name: str) -> object:
-    from flight_replica.client import plain
+    from flight_replica.text_table import plain
 
     return plain(row.column(name)[0].as_py())
 

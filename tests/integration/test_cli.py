@@ -79,12 +79,12 @@ def parsed(*arguments: str) -> int:
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert parsed("--help") == 0
     text = capsys.readouterr().out
-    for command in ("primary", "serve", "demo", "sql", "status"):
+    for command in ("primary", "serve", "demo", "sql", "status", "verify"):
         assert re.search(rf"^ +{command}\b", text, re.MULTILINE), command
     assert "examples:" in text
 
 
-@pytest.mark.parametrize("command", ["primary", "serve", "demo", "sql", "status"])
+@pytest.mark.parametrize("command", ["primary", "serve", "demo", "sql", "status", "verify"])
 def test_each_command_explains_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert parsed(command, "--help") == 0
     assert capsys.readouterr().out.startswith(f"usage: flight-replica {command}")
@@ -99,7 +99,7 @@ def test_each_command_explains_its_options(command: str, capsys: pytest.CaptureF
         (["serve", "--nix"], "--nix"),
         (["serve", "--listen", "nowhere"], "'nowhere' isn't HOST:PORT"),
         (["demo", "--rows", "0"], "'0' isn't a number above 0"),
-        (["sql", "grpc://127.0.0.1:1"], "STATEMENT"),
+        (["sql", "grpc://127.0.0.1:1", "SELECT 1", "--format", "xml"], "'xml'"),
         (["demo", "--seconds", "nan"], "'nan' isn't a number above 0"),
         (["demo", "--seconds", "-5"], "'-5' isn't a number above 0"),
         (["primary", "--data", "d", "--retain-ops", "x"], "'x'"),
@@ -225,11 +225,11 @@ def test_sql_prints_a_table_and_says_its_position_beside_it(primary: Server) -> 
     assert errors == ["t at seq 2, lag 0.0 ms"]
 
 
-def test_sql_prints_csv_and_json_that_programs_can_read(primary: Server) -> None:
+def test_sql_prints_csv_and_jsonl_that_programs_can_read(primary: Server) -> None:
     statement = "SELECT * FROM t ORDER BY id"
     _, out, _ = run("sql", primary.uri, statement, "--format", "csv")
     assert list(csv.reader(out))[:2] == [["id", "v", "b"], ["1", "a,b", "7879"]]
-    _, out, _ = run("sql", primary.uri, statement, "--format", "json")
+    _, out, _ = run("sql", primary.uri, statement, "--format", "jsonl")
     assert list(map(json.loads, out)) == [{"id": 1, "v": "a,b", "b": "7879"}, {"id": 2, "v": None, "b": None}]
 
 

@@ -40,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "http": {"flightsql", "sql", "metrics", "control", "logs"},
     "metrics": {"flightsql", "replica.measures", "sql.memory", "distribution"},
     "distribution": set(),
-    "client": set(),
+    "client": {"text_table"},
     "demo_orders": set(),
     "demo_writer": {"client", "demo_orders"},
     "stopping": set(),
@@ -51,8 +51,11 @@ ARROWS: dict[str, set[str]] = {
     "connecting": {"config", "flightsql", "log"},
     "user_command": {"flightsql"},
     "progress": set(),
+    "text_table": set(),
+    "shell": {"client", "progress", "text_table"},
+    "sql_command": {"client", "connecting", "progress", "shell"},
     "verify": {"base", "log", "digest"},
-    "verify_command": {"client", "connecting", "log", "progress", "table_options", "verify"},
+    "verify_command": {"text_table", "connecting", "log", "progress", "table_options", "verify"},
     "http_port": {"access", "config", "control", "flightsql", "http", "listening", "metrics"},
     "listening": {
         "access",
@@ -82,6 +85,7 @@ ARROWS: dict[str, set[str]] = {
         "table_options",
         "connecting",
         "user_command",
+        "sql_command",
         "verify_command",
         "primary",
         "replica",
@@ -118,6 +122,7 @@ KNOWN_BY = {
     "adbc_driver_flightsql": {"client"},
     "adbc_driver_manager": {"client"},
     "rich": {"progress"},
+    "prompt_toolkit": {"shell"},
 }
 
 
