@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test test-long test-engine test-docs dist test-dist test-bounds docs check format proto config bench bench-quick bench-peers bench-hogs clean
+.PHONY: help demo test test-long test-engine test-docs test-page page-image dist test-dist test-bounds docs check format proto config bench bench-quick bench-peers bench-hogs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -30,6 +30,14 @@ test-long: $(STAMP)  ## the tests that take minutes each
 test-engine: $(STAMP)  ## the tests beside the real engine; builds it first (minutes, once), needs cargo
 	@echo "==> building the engine where needed, and running the tests beside it"
 	@$(BIN)/python -m pytest -m engine $(ARGS)
+
+test-page: $(STAMP)  ## the page in Debian's Chromium, which it installs; pictures go to build/page
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[page]'
+	@$(BIN)/python -m pytest -m chromium tests/chromium $(ARGS)
+
+page-image: export FLIGHT_REPLICA_PAGE_IMAGE := 1
+page-image: ARGS := -k while_the_primary_is_written_to
+page-image: test-page  ## the picture of the page in docs/images, made anew
 
 test-docs: $(STAMP)  ## every shell block of README and docs, also those that take minutes
 	@$(BIN)/python -m pytest tests/integration/test_doc_blocks.py -m "docs or not docs" $(ARGS)

@@ -9,7 +9,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flight_replica.logs.events import Event, event_of
 
@@ -28,6 +28,9 @@ class Happening:
     level: str  # good, info, warning, bad
     table: str
     text: str
+    event: str = ""  # what kind of thing it is, where it is out of the log
+    times: int = 1  # how often it happened, one right after the other
+    replaces: int = 0  # the id of the one before, which this one tells too; 0: none
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -35,7 +38,8 @@ class Happening:
             "time_ms": self.time_ms,
             "level": self.level,
             "table": self.table,
-            "text": self.text,
+            "text": self.text if self.times == 1 else f"{self.text} ({self.times} times in a row)",
+            "replaces": self.replaces,
         }
 
 
@@ -69,18 +73,23 @@ class Happenings(logging.Handler):
         if event.text == _SAID_TWICE:
             return
         level = next((name for least, name in _LEVELS if record.levelno >= least), "")
-        text = _text(event)
-        self._keep(int(record.created * 1000), level or _tone(event), str(table or ""), text)
+        level = level or _tone(event)
+        self._keep(int(record.created * 1000), level, str(table or ""), _text(event), event.text)
 
     def add(self, time_ms: int, level: str, table: str, text: str) -> None:
         """Tell something that isn't in the log."""
-        self._keep(time_ms, level, table, text)
+        self._keep(time_ms, level, table, text, "")
 
-    def _keep(self, time_ms: int, level: str, table: str, text: str) -> None:
+    def _keep(self, time_ms: int, level: str, table: str, text: str, event: str) -> None:
+        text = text if len(text) <= TEXT_CHARACTERS_MAX else text[: TEXT_CHARACTERS_MAX - 1] + "…"
         with self._guard:
             self._last_id += 1
-            text = text if len(text) <= TEXT_CHARACTERS_MAX else text[: TEXT_CHARACTERS_MAX - 1] + "…"
-            self._kept.append(Happening(self._last_id, time_ms, level, table, text))
+            found = Happening(self._last_id, time_ms, level, table, text, event)
+            before = next((one for one in reversed(self._kept) if one.table == table), None)
+            if event in _ROUTINE and before is not None and before.event == event:
+                self._kept.remove(before)
+                found = replace(found, times=before.times + 1, replaces=before.id)
+            self._kept.append(found)
 
     def after(self, last_id: int, may_see: Callable[[Happening], bool]) -> list[Happening]:
         """Those after the one of this id that may be seen, ascending."""
@@ -89,7 +98,8 @@ class Happenings(logging.Handler):
 
 
 _SAID_TWICE = "table serving"  # the table's new state was told just before
-_GOOD = ("native state built", "recovered from a log gap", "feed flows again", "rebased")
+_ROUTINE = ("rebased", "base loaded", "base copied")  # told once for many, or they would push all else out
+_GOOD = ("native state built", "recovered from a log gap", "feed flows again")
 
 
 def _tone(event: Event) -> str:

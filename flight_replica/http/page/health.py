@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,16 +23,16 @@ class Health(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to do about one table. `help` names a heading of help.html."""
+    """What to do about tables that have the same trouble. `help` names a heading of help.html."""
 
-    table: str
+    tables: tuple[str, ...]
     health: Health
     help: str
     text: str
 
     def as_json(self) -> dict[str, object]:
         level = "bad" if self.health is Health.BAD else "warning"
-        return {"table": self.table, "level": level, "help": self.help, "text": self.text}
+        return {"tables": self.tables, "level": level, "help": self.help, "text": self.text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,16 +119,20 @@ def health_of(table: TableStatus) -> Health:
 
 
 def advice_for(tables: Iterable[TableStatus]) -> list[Advice]:
-    """What to do about each table that isn't well."""
-    found = []
+    """What to do about the tables that aren't well, the worst first."""
+    behind: list[TableStatus] = []
+    names_by_rule: dict[_Rule, list[str]] = {}
     for table in tables:
         health = health_of(table)
         if health is Health.BEHIND:
-            found.append(Advice(table.name, health, _BEHIND, _behind(table.lag_us)))
+            behind.append(table)
         elif health is not Health.OK:
-            rule = _rule_of(table)
-            found.append(Advice(table.name, health, rule.help, rule.text))
-    return found
+            names_by_rule.setdefault(_rule_of(table), []).append(table.name)
+    found = [Advice(tuple(names), rule.health, rule.help, rule.text) for rule, names in names_by_rule.items()]
+    if behind:
+        names = tuple(table.name for table in behind)
+        found.append(Advice(names, Health.BEHIND, _BEHIND, _behind([table.lag_us for table in behind])))
+    return sorted(found, key=lambda advice: advice.health is not Health.BAD)
 
 
 def helps() -> set[str]:
@@ -152,10 +156,10 @@ def _rule_of(table: TableStatus) -> _Rule:
     return _WAITING if table.state == "waiting" else _OTHER
 
 
-def _behind(lag_us: int) -> str:
+def _behind(lags_us: Sequence[int]) -> str:
     see = "See whether the server that is followed runs and answers, and whether this host is busy."
-    if lag_us < 0:
-        return f"Nothing has proven yet how fresh its rows are. {see}"
-    seconds = lag_us / 1e6
+    if min(lags_us) < 0:
+        return f"Nothing has proven yet how fresh the rows are. {see}"
+    seconds = max(lags_us) / 1e6
     age = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-    return f"Its rows may be {age} old. {see}"
+    return f"Rows may be {age} old. {see}"

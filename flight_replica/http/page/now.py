@@ -75,7 +75,9 @@ def _table_json(table: TableStatus, rebases: Sequence[Rebase], rate: float | Non
         "ops_per_second": rate,
         "base_kind": table.published_base_kind,
         "base_uri": table.published_base_uri,
-        "base_version": table.published_base_version,
+        "base_version": str(table.published_base_version)
+        if table.published_base_version is not None
+        else None,
         "kind": details.state_kind if details is not None else None,
         "ops_applied": str(details.ops_applied) if details is not None else None,
         "tail_bytes": details.tail_bytes if details is not None else None,

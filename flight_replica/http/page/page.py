@@ -11,7 +11,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from flight_replica.control.control import Control
-from flight_replica.errors import InvalidStatement, Unauthenticated
+from flight_replica.errors import InvalidStatement, ReplicaError, Unauthenticated
 from flight_replica.flightsql.auth import Login
 from flight_replica.flightsql.direct import DirectReads
 from flight_replica.flightsql.users import User
@@ -127,11 +127,15 @@ class Page:
     # --- what is done -----------------------------------------------------------------------------
 
     async def sql(self, request: Request) -> Response:
-        """Run one statement that reads: `{"sql": …, "session": …}`."""
+        """Run one statement that reads: `{"sql": …, "session": …}`. Its error is an answer with `error`."""
         visitor, body = await self._change(request)
         sql, session = _text(body, "sql"), _text(body, "session", "")
         login = Login(visitor.user, is_good=visitor.is_still_good)
-        return JSONResponse(await self._queries.run(request, sql, login, session))
+        try:
+            return JSONResponse(await self._queries.run(request, sql, login, session))
+        except ReplicaError as error:  # the statement's answer, not the request's: it may be asked anything
+            found = {"error": type(error).__name__, "message": str(error), "retryable": error.retryable}
+            return JSONResponse(found)
 
     async def cancel(self, request: Request) -> Response:
         """End a statement: `{"id": …}`."""

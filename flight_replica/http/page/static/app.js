@@ -67,12 +67,12 @@ function verdict({ server, tables: all, advice }) {
   say($("verdict-text"), headline(all, ill));
   const lag = known.length && server.product !== "primary" ? `largest lag ${duration(Math.max(...known))} · ` : "";
   say($("verdict-more"), `${lag}up for ${duration(server.now_ms - server.started_ms)}`);
-  keep($("advice"), advice, (line) => `${line.table} ${line.help}`,
+  keep($("advice"), advice, (line) => line.help,
     () => el("li", {}, el("b"), el("span"), el("a", { text: "More" })),
     (item, line) => {
       const [table, text, more] = item.children;
       item.dataset.level = line.level;
-      say(table, line.table);
+      say(table, namesOf(line.tables));
       say(text, line.text);
       more.setAttribute("href", `page/help.html#${encodeURIComponent(line.help)}`);
       more.setAttribute("aria-label", `More about ${line.help.replaceAll("-", " ")}`);
@@ -82,9 +82,11 @@ function verdict({ server, tables: all, advice }) {
 function headline(all, ill) {
   if (all.length === 0) return "No tables yet";
   if (ill.length === 0) return `All well: ${counted(all.length, "table")}`;
-  const names = ill.slice(0, 3).map((table) => table.name).join(", ");
-  return `${ill.length} of ${counted(all.length, "table")} not well: ${names}${ill.length > 3 ? ", …" : ""}`;
+  return `${ill.length} of ${counted(all.length, "table")} not well: ${namesOf(ill.map((table) => table.name))}`;
 }
+
+/** The first of some names. */
+const namesOf = (names) => names.slice(0, 3).join(", ") + (names.length > 3 ? ` and ${names.length - 3} more` : "");
 
 $("copy-address").addEventListener("click", () => copy($("address").textContent, $("copy-address")));
 

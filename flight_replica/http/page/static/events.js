@@ -15,7 +15,9 @@ export class Events {
     if (this.#run !== run) this.#events = this.#events.map((event) => ({ ...event, id: `before ${event.key ?? event.id}` }));
     this.#run = run;
     const fresh = found.filter((event) => event.id > last).map((event) => ({ ...event, key: `${run}-${event.id}` }));
-    if (fresh.length) this.#events = [...this.#events, ...fresh].slice(-KEPT);
+    const replaced = new Set(fresh.map((event) => event.replaces).filter((id) => id > 0));
+    const kept = this.#events.filter((event) => !replaced.has(event.id));
+    this.#events = [...kept, ...fresh.filter((event) => !replaced.has(event.id))].slice(-KEPT);
     show($("no-events"), this.#events.length === 0);
     keep($("events"), [...this.#events].reverse(), (event) => event.key, make, fill);
   }

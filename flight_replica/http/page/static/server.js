@@ -24,7 +24,7 @@ export async function ask(path, { body, signal } = {}) {
   if (answer.status === 401) toLogin();
   const isJson = (answer.headers.get("content-type") ?? "").startsWith("application/json");
   const found = isJson ? await answer.json() : { message: (await answer.text()).slice(0, 500) };
-  if (answer.ok) return found;
+  if (answer.ok && found.error === undefined) return found;
   throw new ServerError(found.error ?? "", found.message || `the server answered ${answer.status}`);
 }
 

@@ -149,7 +149,7 @@ function facts(table) {
     ["Reads that wait", table.waiting ? count(table.waiting) : null],
     ["Feed from seq", count(table.low_water)],
     ["Base kind", table.base_kind],
-    ["Base version", table.base_version === null ? null : String(table.base_version)],
+    ["Base version", table.base_version],
     ["Base place", table.base_uri],
     ["Lineage", table.lineage],
   ];

@@ -37,24 +37,22 @@ def test_many_rows_are_cut_at_the_limit(client: httpx.Client, open_server: Paged
 
 
 @pytest.mark.parametrize(
-    ("sql", "status", "error"),
+    ("sql", "error"),
     [
-        ("SELECT nothing FROM orders", 400, "InvalidStatement"),
-        ("SELECT * FROM nowhere", 404, "TableNotFound"),
-        ("DELETE FROM orders", 405, "ReadOnly"),
-        ("CREATE TABLE t (id BIGINT PRIMARY KEY)", 405, "ReadOnly"),
-        ("SELECT * FROM read_text('/etc/passwd')", 400, "NotAllowed"),
-        ("ATTACH '/tmp/x.db'", 400, "NotAllowed"),
-        ("SELECT 1; SELECT 2", 400, "InvalidStatement"),
-        ("", 400, "InvalidStatement"),
+        ("SELECT nothing FROM orders", "InvalidStatement"),
+        ("SELECT * FROM nowhere", "TableNotFound"),
+        ("DELETE FROM orders", "ReadOnly"),
+        ("CREATE TABLE t (id BIGINT PRIMARY KEY)", "ReadOnly"),
+        ("SELECT * FROM read_text('/etc/passwd')", "NotAllowed"),
+        ("ATTACH '/tmp/x.db'", "NotAllowed"),
+        ("SELECT 1; SELECT 2", "InvalidStatement"),
+        ("", "InvalidStatement"),
     ],
 )
-def test_what_is_refused_is_told_with_its_kind(
-    client: httpx.Client, sql: str, status: int, error: str
-) -> None:
+def test_what_is_refused_is_told_with_its_kind(client: httpx.Client, sql: str, error: str) -> None:
     answer = run(client, sql)
     found = answer.json()
-    assert answer.status_code == status, found
+    assert answer.status_code == 200
     assert found["error"] == error
     assert found["message"]
 
@@ -101,7 +99,7 @@ def test_a_running_statement_is_listed_and_cancelled(client: httpx.Client, open_
     assert (found["sql"], found["peer"]) == (ENDLESS, "page:127.0.0.1")
     assert client.post("/api/cancel", json={"id": found["id"]}).status_code == 200
     answer = statement.answer()
-    assert (answer.status_code, answer.json()["error"]) == (409, "Cancelled")
+    assert answer.json()["error"] == "Cancelled"
     assert "cancelled" in answer.json()["message"]
     until(lambda: not running(client), "it is listed no longer")
     slow = now(client)["slow"][0]
@@ -121,12 +119,12 @@ def test_no_more_statements_than_the_limit_run_at_once(client: httpx.Client, ope
         statements = [Running(other) for other in clients]
         until(lambda: len(running(client)) == PAGE_QUERIES_MAX, "all of them run")
         refused = run(client, "SELECT 1")
-        assert (refused.status_code, refused.json()["error"]) == (429, "Busy")
+        assert refused.json()["error"] == "Busy"
         assert "page_queries_max" in refused.json()["message"]
         for query in running(client):
             client.post("/api/cancel", json={"id": query["id"]})
-        assert {statement.answer().status_code for statement in statements} == {409}
-        assert run(client, "SELECT 1").status_code == 200
+        assert {statement.answer().json()["error"] for statement in statements} == {"Cancelled"}
+        assert run(client, "SELECT 1").json()["rows"] == [["1"]]
     finally:
         for other in clients:
             other.close()

@@ -29,7 +29,18 @@ def everything(happenings: Happenings) -> list[Happening]:
 def test_an_event_about_a_table_is_told_with_its_table(happenings: Happenings) -> None:
     PART.info("rebased table=%s base_seq=%d", "orders", 7)
     (found,) = everything(happenings)
-    assert (found.table, found.text, found.level) == ("orders", "rebased: base seq 7", "good")
+    assert (found.table, found.text, found.level) == ("orders", "rebased: base seq 7", "info")
+
+
+def test_what_happens_all_the_time_is_told_once_with_its_number(happenings: Happenings) -> None:
+    PART.warning("something odd table=%s", "orders")
+    for seq in range(KEPT):
+        PART.info("rebased table=%s base_seq=%d", "orders", seq)
+        PART.info("rebased table=%s base_seq=%d", "items", seq)
+    odd, orders, items = everything(happenings)
+    assert (odd.text, orders.table, items.table) == ("something odd", "orders", "items")
+    assert orders.as_json()["text"] == f"rebased: base seq {KEPT - 1} ({KEPT} times in a row)"
+    assert orders.replaces == orders.id - 2
 
 
 @pytest.mark.parametrize(

@@ -46,3 +46,12 @@ def test_every_advice_has_its_part_of_the_help() -> None:
 def test_the_advice_on_a_table_behind_says_how_old_it_may_be() -> None:
     (advice,) = advice_for([status("orders", lag_us=600_000_000)])
     assert "10 min old" in advice.text
+
+
+def test_tables_of_the_same_trouble_have_one_advice_and_the_worst_comes_first() -> None:
+    tables = [status(f"t{number}", lag_us=(6 + number) * 1_000_000) for number in range(300)]
+    tables.append(status("gone", state="degraded", reason="log gap: x"))
+    worst, behind = advice_for(tables)
+    assert (worst.tables, worst.help) == (("gone",), "log-gap")
+    assert len(behind.tables) == 300
+    assert "5 min old" in behind.text
