@@ -22,6 +22,7 @@ class TableDetails:
     last_rebase_seconds: float = 0.0
     waiting: int = 0  # reads that wait for a seq or an age
     paused_by: str | None = None  # None: it is followed
+    is_followed: bool = True  # there is a feed, which proves how fresh it is
     build: str = ""  # how far a state that is being built is; "": none is
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from flight_replica.base.on_demand import OnDemandBase
 from flight_replica.control.steering import NewTable, Rebased, TableDetails
 from flight_replica.errors import Closed, Paused, Unavailable, Unsupported
+from flight_replica.log.no_log import NoLog
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.service import ReplicaService
 from flight_replica.replica.table import Origin, TableReplica
@@ -89,6 +90,7 @@ def details_of(table: TableReplica) -> TableDetails:
         last_rebase_seconds=stats.last_rebase_warmup_millis / 1000,
         waiting=len(replica.waiters),
         paused_by=table.paused_by,
+        is_followed=not isinstance(replica.log, NoLog),
     )
 
 

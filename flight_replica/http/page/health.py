@@ -141,6 +141,9 @@ def helps() -> set[str]:
 
 
 def _is_fresh(table: TableStatus) -> bool:
+    """Whether it is as new as it can be: one without a feed always is."""
+    if table.details is not None and not table.details.is_followed:
+        return True
     return 0 <= table.lag_us <= BEHIND_SECONDS * 1e6
 
 

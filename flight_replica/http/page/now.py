@@ -78,6 +78,8 @@ def _table_json(table: TableStatus, rebases: Sequence[Rebase], rate: float | Non
         "base_version": str(table.published_base_version)
         if table.published_base_version is not None
         else None,
+        "is_followed": details is None or details.is_followed,
+        "build": details.build if details is not None else None,
         "kind": details.state_kind if details is not None else None,
         "ops_applied": str(details.ops_applied) if details is not None else None,
         "tail_bytes": details.tail_bytes if details is not None else None,

@@ -103,7 +103,7 @@ export class Tables {
     name.firstChild.setAttribute("aria-pressed", String(isSelected));
     say(name.firstChild, table.name);
     fillState(state.firstChild, table);
-    say(lag, duration(table.lag_ms));
+    say(lag, table.is_followed ? duration(table.lag_ms) : "no feed");
     fillSpark(spark.firstChild, this.samples.sparkOf(table.name, this.#now_ms));
     say(seq, count(table.visible_seq));
     say(behind, count(table.lag_seqs));
@@ -143,6 +143,8 @@ function facts(table) {
     ["Newest known seq", count(table.high_water)],
     ["Base seq", count(table.base_seq)],
     ["State kind", table.kind],
+    ["Build", table.build],
+    ["Feed", table.is_followed ? null : "none: the base is served as it lies"],
     ["Ops since the base", table.ops_applied && count(table.ops_applied)],
     ["Tail", table.tail_bytes === null ? null : bytes(table.tail_bytes)],
     ["Ops kept for others", table.history_bytes === null ? null : bytes(table.history_bytes)],

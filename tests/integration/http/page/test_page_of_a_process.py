@@ -60,6 +60,19 @@ def test_a_replica_s_page_shows_what_it_follows(pair: tuple[Server, Server]) -> 
         assert "caught up again" in texts
 
 
+def test_a_base_that_is_served_as_it_lies_is_well(pair: tuple[Server, Server]) -> None:
+    primary, _ = pair
+    copy = Server("serve", "--base", f"orders=flight:{primary.uri}", "--http-listen", "127.0.0.1:0")
+    with running(copy), httpx.Client(base_url=http_of(copy), headers=JSON) as client:
+
+        def told() -> list[tuple[str, str, bool]]:
+            return [
+                (table["state"], table["health"], table["is_followed"]) for table in now(client)["tables"]
+            ]
+
+        until(lambda: told() == [("serving", "ok", False)], "it is served")
+
+
 def test_a_primary_s_page_shows_its_tables(pair: tuple[Server, Server]) -> None:
     primary, _ = pair
     with httpx.Client(base_url=http_of(primary), headers=JSON) as client:

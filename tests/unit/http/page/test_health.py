@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 
+from flight_replica.control.steering import TableDetails
 from flight_replica.http.page.health import Health, advice_for, health_of, helps
 from tests.unit.http.page.table_status import status
 
@@ -41,6 +42,12 @@ def test_each_trouble_has_its_advice(
 def test_every_advice_has_its_part_of_the_help() -> None:
     text = (files("flight_replica.http.page") / "static" / "help.html").read_text()
     assert set(re.findall(r'<h2 id="([^"]+)"', text)) == helps()
+
+
+def test_a_table_without_a_feed_is_as_new_as_it_can_be() -> None:
+    details = TableDetails("orders", is_followed=False)
+    assert health_of(status("orders", lag_us=-1, details=details)) is Health.OK
+    assert health_of(status("orders", lag_us=-1, details=TableDetails("orders"))) is Health.BEHIND
 
 
 def test_the_advice_on_a_table_behind_says_how_old_it_may_be() -> None:
