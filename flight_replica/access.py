@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flight_replica.config.contradictions import is_loopback
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from flight_replica.flightsql.auth import Logins
     from flight_replica.flightsql.limits import ServerLimits
     from flight_replica.flightsql.tls import ServerTls
+    from flight_replica.flightsql.users import UsersFile
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +30,20 @@ class ServerAccess:
     logins: Logins
     tls: ServerTls | None
     limits: ServerLimits
+    users: UsersFile | None  # of `logins`, where they have one
+
+    def use_users(self, path: Path) -> int:
+        """Take the accounts of this file, as it is now; how many are others. Raises `ConfigError`."""
+        assert self.users is not None, "a server that asks for passwords"
+        change = self.users.use(path)
+        for what, names in (
+            ("added", change.added),
+            ("removed", change.removed),
+            ("changed", change.changed),
+        ):
+            for name in names:
+                logger.info("user %s user=%s file=%s", what, name, path)
+        return len(change.added) + len(change.removed) + len(change.changed)
 
     @property
     def scheme(self) -> str:
@@ -36,13 +52,16 @@ class ServerAccess:
 
 def server_access(config: ServerConfig) -> ServerAccess:
     """What the configuration says. Raises `ConfigError` for files that can't be used."""
+    from flight_replica.flightsql.users import UsersFile
+
     access = config.access
-    tls = _server_tls(access)
+    tls = server_tls(access)
     if access.auth != "none" and tls is None and not is_loopback(config.listen[0]):
         logger.warning(
             "passwords and tokens travel in the clear without --tls-cert host=%s", config.listen[0]
         )
-    return ServerAccess(_logins(access), tls, server_limits(config))
+    users = UsersFile(access.users) if access.users is not None else None
+    return ServerAccess(_logins(access, users), tls, server_limits(config), users)
 
 
 def server_limits(config: ServerConfig) -> ServerLimits:
@@ -52,7 +71,8 @@ def server_limits(config: ServerConfig) -> ServerLimits:
     return ServerLimits(**config.limits.model_dump())
 
 
-def _server_tls(access: Access) -> ServerTls | None:
+def server_tls(access: Access) -> ServerTls | None:
+    """The certificate, as its files are now; None to serve in the clear. Raises `ConfigError`."""
     from flight_replica.flightsql.tls import read_server_tls
 
     if access.tls_cert is None or access.tls_key is None:
@@ -60,14 +80,14 @@ def _server_tls(access: Access) -> ServerTls | None:
     return read_server_tls(access.tls_cert, access.tls_key, access.mtls_ca)
 
 
-def _logins(access: Access) -> Logins:
+def _logins(access: Access, users: UsersFile | None) -> Logins:
     from flight_replica.flightsql.auth import BasicLogins, JwtLogins, OpenLogins
     from flight_replica.flightsql.jwt_logins import JwtSettings, JwtVerifier
     from flight_replica.flightsql.tokens import Tokens
-    from flight_replica.flightsql.users import EVERY_TABLE, TableNames, UsersFile
+    from flight_replica.flightsql.users import EVERY_TABLE, TableNames
 
-    if access.users is not None:
-        return BasicLogins(UsersFile(access.users), Tokens(seconds=access.token_seconds))
+    if users is not None:
+        return BasicLogins(users, Tokens(seconds=access.token_seconds))
     if access.jwt_audience is None:
         return OpenLogins()
     settings = JwtSettings(

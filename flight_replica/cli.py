@@ -21,7 +21,7 @@ from flight_replica.listening import serve_until_signal
 from flight_replica.logs.setup import LEVELS, LogFormat, report_failure, start_logging
 from flight_replica.serve_command import add_serve_command
 from flight_replica.sql_command import add_sql_command
-from flight_replica.stopping import hear_terminate
+from flight_replica.stopping import HangUps, hear_terminate
 from flight_replica.table_options import above_zero
 from flight_replica.user_command import add_user_command
 from flight_replica.verify_command import add_verify_command
@@ -212,12 +212,13 @@ def primary_settings(config: PrimaryConfig) -> PrimarySettings:
 def _primary(options: argparse.Namespace) -> int:
     from flight_replica.primary.service import PrimaryService
 
+    hang_ups = HangUps()
     loaded = configured(options, PrimaryConfig)
     config = loaded.config
     access = server_access(config)
     settings = primary_settings(config)
     service = PrimaryService.open(config.data, settings, new_lineage=options.new_lineage)
-    return serve_until_signal(service, loaded, access)
+    return serve_until_signal(service, loaded, access, hang_ups)
 
 
 # --- clients ----------------------------------------------------------------------------------------

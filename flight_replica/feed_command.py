@@ -13,6 +13,7 @@ from flight_replica.config.commands import FeedTable
 from flight_replica.config.kinds import memory_text
 from flight_replica.errors import ConfigError
 from flight_replica.listening import serve_until_signal
+from flight_replica.stopping import HangUps
 from flight_replica.table_options import schema_file
 from flight_replica.text_columns import TextColumns
 
@@ -41,6 +42,7 @@ def _feed(options: argparse.Namespace) -> int:
     from flight_replica.beside.service import FeedService, wall_clock_us
     from flight_replica.state.workspace import Workspace
 
+    hang_ups = HangUps()
     loaded = configured(options, FeedConfig)
     config = loaded.config
     settings = {name: _settings(name, stated, loaded) for name, stated in config.tables.items()}
@@ -61,7 +63,7 @@ def _feed(options: argparse.Namespace) -> int:
         published = {name: Publication(name, uri) for name, uri in places.items()}
         service = FeedService(workspace, tables, published)
         undo.pop_all()
-    return serve_until_signal(service, loaded, access)
+    return serve_until_signal(service, loaded, access, hang_ups)
 
 
 def _settings(name: str, stated: FeedTable, loaded: Loaded[FeedConfig]) -> EngineTableSettings:

@@ -10,8 +10,10 @@ if TYPE_CHECKING:
     from flight_replica.config import ServerConfig
     from flight_replica.control.control import Control
     from flight_replica.flightsql.server import FlightSqlServer
+    from flight_replica.flightsql.tls import ServerTls
     from flight_replica.http.server import HttpServer
     from flight_replica.listening import ClosableService
+    from flight_replica.reloading import Reloading
 
 
 def open_http(
@@ -21,6 +23,7 @@ def open_http(
     control: Control,
     config: ServerConfig,
     access: ServerAccess,
+    reloading: Reloading,
 ) -> HttpServer | None:
     """The port as it is configured, until `closing` ends; None where none is.
 
@@ -54,4 +57,10 @@ def open_http(
         routes=[*metrics_routes(metrics), *page.routes],
     )
     closing.callback(http.close)
+
+    def renew(tls: ServerTls) -> None:
+        http.renew(tls)
+        metrics.tls = tls
+
+    reloading.on_tls(renew)
     return http

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from flight_replica.errors import ConfigError, DatabaseLost
 from flight_replica.http_port import open_http
-from flight_replica.stopping import StopSignal, end_at_once
+from flight_replica.stopping import HangUps, StopSignal, end_at_once
 from flight_replica.systemd import Systemd
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from flight_replica.config import Loaded, ServerConfig
     from flight_replica.control.steering import Steering
     from flight_replica.flightsql.server import FlightSqlServer
+    from flight_replica.logs.slow_queries import SlowQueryLog
     from flight_replica.metrics.source import MeasuredService
     from flight_replica.tracing.exporter import Tracing
 
@@ -40,22 +41,25 @@ def serve_until_signal(
     service: ClosableService,
     loaded: Loaded[ServerConfig],
     access: ServerAccess,
+    hang_ups: HangUps,
     steering: Steering | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then end every stream and close the service; the exit code.
 
-    What is beside the Flight port, by its section of the configuration, starts and ends here. `steering`:
-    what an operator can do with the tables.
+    At SIGHUP it takes a changed configuration. What is beside the Flight port, by its section, starts and
+    ends here. `steering`: what an operator can do with the tables.
     """
     from flight_replica.control.control import Control
     from flight_replica.flightsql.server import FlightSqlServer
     from flight_replica.logs.query_text import QueryText
     from flight_replica.logs.slow_queries import SlowQueryLog
+    from flight_replica.reloading import Reloading
     from flight_replica.tracing.starting import start_tracing
 
     config = loaded.config
     address = config.listen
     stop = StopSignal(end_at_once)
+    hang_ups.wake = stop.wake
     systemd = Systemd()
     with ExitStack() as closing:
         closing.callback(service.close)
@@ -67,9 +71,11 @@ def serve_until_signal(
         closing.callback(server.close)
         control = Control(server, service, steering)
         control.serves("flight", f"{access.scheme}://{address[0]}:{server.port}")
-        http = open_http(closing, server, service, control, config, access)
+        reloading = Reloading(loaded, access, server)
+        http = open_http(closing, server, service, control, config, access, reloading)
         slow_queries = SlowQueryLog(config.log.slow_query_ms, QueryText(config.log.query_text))
         server.activities.add_observer(slow_queries)
+        reloading.on_config(partial(_use_log, slow_queries, tracing))
         if tracing is not None:
             _trace(tracing, server, service)
         print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
@@ -78,6 +84,8 @@ def serve_until_signal(
             print(f"http on {http.url}", flush=True)
         systemd.ready(f"serving on port {server.port}")
         while not stop.wait(1.0):
+            if hang_ups.take():
+                reloading.reload()
             _end_if_lost(service)
             systemd.alive()
         systemd.stopping("draining")
@@ -112,6 +120,16 @@ def _drain(server: FlightSqlServer, seconds: float) -> None:
         logger.info("drained")
 
 
+def _use_log(slow_queries: SlowQueryLog, tracing: Tracing | None, config: ServerConfig) -> None:
+    """Take what SIGHUP may have changed about slow queries and the text of all."""
+    from flight_replica.logs.query_text import QueryText
+
+    slow_queries.slow_query_ms = config.log.slow_query_ms
+    slow_queries.query_text = QueryText(config.log.query_text)
+    if tracing is not None:
+        tracing.queries.query_text = slow_queries.query_text
+
+
 def _end_if_lost(service: ClosableService) -> None:
     """End the process when its database is lost: only a new process mends that, and nothing is unsaved."""
     try:
@@ -131,12 +149,10 @@ def _end_now(code: int) -> NoReturn:
 
 def _check_listen(address: tuple[str, int]) -> None:
     """Raise `ConfigError` where the address can't be listened on: the Flight server doesn't say why."""
+    from flight_replica.flightsql.port import check_free
+
     host, port = address
     try:
-        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as tried:
-            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
-            tried.bind(place)
-            tried.listen()
+        check_free(address)
     except OSError as error:
         raise ConfigError(f"--listen {host}:{port}: {error.strerror or error}") from error

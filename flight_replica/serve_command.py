@@ -13,6 +13,7 @@ from flight_replica.config.commands import ServedTable
 from flight_replica.config.kinds import memory_text
 from flight_replica.connecting import primary_endpoint
 from flight_replica.listening import serve_until_signal
+from flight_replica.stopping import HangUps
 from flight_replica.table_options import schema_file
 from flight_replica.text_columns import TextColumns
 
@@ -48,6 +49,7 @@ def _serve(options: argparse.Namespace) -> int:
     from flight_replica.replica.upstream import Upstream
     from flight_replica.state.workspace import Workspace
 
+    hang_ups = HangUps()
     loaded = configured(options, ServeConfig)
     config = loaded.config
     schemas = {
@@ -78,7 +80,7 @@ def _serve(options: argparse.Namespace) -> int:
         names = config.primary.tables
         service = ReplicaService(workspace, upstream=upstream, names=names, fixed=tables, settings=settings)
         undo.pop_all()
-    return serve_until_signal(service, loaded, access, ReplicaSteering(service))
+    return serve_until_signal(service, loaded, access, hang_ups, ReplicaSteering(service))
 
 
 def _stated_table(

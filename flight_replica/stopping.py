@@ -1,9 +1,11 @@
-"""How SIGINT and SIGTERM reach a process: `StopSignal` for a main thread that waits, and ends at once."""
+"""How signals reach a process: SIGINT and SIGTERM end it (`StopSignal`), SIGHUP asks a server to read its
+configuration again (`HangUps`)."""
 
 from __future__ import annotations
 
 import os
 import signal
+import termios
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -39,8 +41,12 @@ class StopSignal:
             self._on_again(number)
         self._news.put(None)
 
+    def wake(self) -> None:
+        """End a `wait` early; from a handler, too."""
+        self._news.put(None)
+
     def wait(self, seconds: float) -> bool:
-        """Until a signal has come, at most `seconds`; whether one has. For the main thread."""
+        """Until a signal or `wake` has come, at most `seconds`; whether a signal has. For the main thread."""
         if not self.is_set:
             with suppress(Empty):
                 self._news.get(timeout=seconds)
@@ -60,3 +66,39 @@ def hear_terminate() -> None:
     """
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, lambda number, frame: end_at_once(number))
+
+
+class HangUps:
+    """SIGHUP, from its making on: a server may be asked to reload while it still starts. For the main thread.
+
+    It is also what a terminal that is closed sends to what runs in it. Then the process is to stop.
+    """
+
+    def __init__(self) -> None:
+        self._has_terminal = _is_terminal()
+        self._heard: SimpleQueue[None] = SimpleQueue()
+        self.wake: Callable[[], None] = lambda: None  # called when one has come
+        signal.signal(signal.SIGHUP, self._hear)
+
+    def _hear(self, number: int, frame: FrameType | None) -> None:
+        if self._has_terminal and not _is_terminal():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            self._heard.put(None)
+            self.wake()
+
+    def take(self) -> bool:
+        """Whether one has come since last time."""
+        count = self._heard.qsize()
+        for _ in range(count):
+            self._heard.get()
+        return count > 0
+
+
+def _is_terminal() -> bool:
+    """Whether the process's input is a terminal that is there."""
+    try:
+        termios.tcgetattr(0)
+    except (termios.error, OSError):
+        return False
+    return True

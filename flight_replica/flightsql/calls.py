@@ -334,13 +334,12 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
 class Slots:
     """How many of something may run at once. Thread-safe."""
 
-    def __init__(self, what: str, limit: int, wait_seconds: float) -> None:
-        """`what` is the limit's name."""
+    def __init__(self, what: str, limit: Callable[[], int], wait_seconds: Callable[[], float]) -> None:
+        """`what` is the limit's name; the limit may change, and then counts for those that come."""
         self._what = what
         self._limit = limit
         self._wait_seconds = wait_seconds
-        self._free = threading.Semaphore(limit)
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._in_use = 0
 
     @property
@@ -349,20 +348,23 @@ class Slots:
 
     def take(self, call: Call) -> None:
         """Wait for a free place. Raises `Busy` when the wait is over, or the call's reason to end."""
-        if not self._free.acquire(blocking=False):
-            with call.in_phase(Phase.QUEUED):
-                self._wait(call)
-        with self._lock:
-            self._in_use += 1
-
-    def _wait(self, call: Call) -> None:
-        deadline = time.monotonic() + self._wait_seconds
-        while not self._free.acquire(timeout=min(TICK_SECONDS, max(deadline - time.monotonic(), 0.0))):
+        seconds = self._wait_seconds()
+        deadline = time.monotonic() + seconds
+        while not self._is_taken(min(TICK_SECONDS, max(deadline - time.monotonic(), 0.0))):
             call.check()
             if time.monotonic() >= deadline:
-                raise Busy(f"{self._what}: all {self._limit} are in use, waited {self._wait_seconds:g} s")
+                raise Busy(f"{self._what}: all {self._limit()} are in use, waited {seconds:g} s")
+
+    def _is_taken(self, wait_seconds: float) -> bool:
+        with self._changed:
+            if self._in_use >= self._limit():
+                self._changed.wait(wait_seconds)
+            if self._in_use >= self._limit():
+                return False
+            self._in_use += 1
+            return True
 
     def give_back(self) -> None:
-        with self._lock:
+        with self._changed:
             self._in_use -= 1
-        self._free.release()
+            self._changed.notify()

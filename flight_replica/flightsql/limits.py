@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +84,17 @@ class ServerLimits:
 
 
 DEFAULT_LIMITS = ServerLimits()
+
+
+class LiveLimits(ServerLimits):
+    """The limits of a running server, which its parts share. Read at each use, and changed in place."""
+
+    __slots__ = ()
+
+    def __init__(self, limits: ServerLimits) -> None:
+        super().__init__(**asdict(limits))
+
+    def change(self, limits: ServerLimits) -> None:
+        """From now on they are these. What has begun under another limit may go on under it."""
+        for name, value in asdict(limits).items():
+            object.__setattr__(self, name, value)  # each by itself: no part reads two as one

@@ -41,6 +41,7 @@ class PinnedViews:
         self._now = now
         self._changed = threading.Condition()
         self._free = list(views)
+        self._count = len(views)  # `pin_sessions` when it was opened
         self._lent = 0
         self._lost = 0
         self._is_closed = False
@@ -103,8 +104,8 @@ class PinnedViews:
                 call.check()
             if time.monotonic() >= deadline:
                 raise Busy(
-                    f"{self.what}: all of its {self._limits.pin_sessions - self._lost} sessions are in use "
-                    f"(pin_sessions {self._limits.pin_sessions}), waited {wait_seconds:g} s "
+                    f"{self.what}: all of its {self._count - self._lost} sessions are in use "
+                    f"(pin_sessions {self._count}), waited {wait_seconds:g} s "
                     "(query_wait_seconds)"
                 )
 

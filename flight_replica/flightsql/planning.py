@@ -102,8 +102,8 @@ class Planner:
     def __init__(self, service: Service, limits: ServerLimits) -> None:
         self._service = service
         self._limits = limits
-        self._queries = Slots("queries_max", limits.queries_max, limits.query_wait_seconds)
-        self._follows = Slots("follows_max", limits.follows_max, 0.0)
+        self._queries = Slots("queries_max", lambda: limits.queries_max, lambda: limits.query_wait_seconds)
+        self._follows = Slots("follows_max", lambda: limits.follows_max, lambda: 0.0)
         self._waits = Waits(limits)
         self._reads = Reads(self._waits, limits)
 

@@ -29,6 +29,11 @@ class ReloadedFile(Generic[T]):
         self._stamp = _stamp(path)
         self._found = load(path)
 
+    @property
+    def last(self) -> T:
+        """What was read last."""
+        return self._found
+
     def read(self) -> T:
         """What stands in the file now."""
         stamp = _stamp(self._path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,12 +27,13 @@ from flight_replica.flightsql.commands import pack, unpack
 from flight_replica.flightsql.direct import DirectReads
 from flight_replica.flightsql.front import Front
 from flight_replica.flightsql.handshake import Handshakes
-from flight_replica.flightsql.limits import DEFAULT_LIMITS, ServerLimits
+from flight_replica.flightsql.limits import DEFAULT_LIMITS, LiveLimits, ServerLimits
 from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.parameters import NO_PARAMETERS
 from flight_replica.flightsql.pins import END_PIN, Pins
 from flight_replica.flightsql.planning import Write
 from flight_replica.flightsql.plans import WRITE_SCHEMA, Plan
+from flight_replica.flightsql.port import stop_listening, wait_until_free
 from flight_replica.flightsql.service import Service
 from flight_replica.flightsql.session_actions import CLOSE, SESSION_ACTIONS, SessionActions
 from flight_replica.flightsql.sessions import Sessions
@@ -44,6 +46,8 @@ from flight_replica.flightsql.writes import SEQ_TRAILER, seq_text
 
 logger = logging.getLogger(__name__)
 
+DOORS_MAX = 8  # certificates that connections may be open with; the oldest ones are then told to come anew
+PORT_SECONDS = 10.0  # how long the port may be taken while it changes hands
 CLOSE_SECONDS = 10.0  # how long `close` waits for calls whose clients neither read nor go
 
 _ACTIONS = {
@@ -56,6 +60,10 @@ _ACTIONS = {
     END_PIN: "Ends the pin whose name is the body; its moment is let go at once.",
 }
 _NO_SAVEPOINTS = "a transaction here commits or rolls back as a whole; there are no savepoints"
+_RPCS = (
+    *("get_flight_info", "get_schema", "do_get", "do_put", "do_exchange"),
+    *("do_action", "list_actions", "list_flights"),
+)
 _NOT_SERVED = {
     "BeginSavepoint": _NO_SAVEPOINTS,
     "EndSavepoint": _NO_SAVEPOINTS,
@@ -82,7 +90,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         """
         self.has_open_calls = False  # `close` has left some: the process can't end in order any more
         # Calls can arrive as soon as the base class is initialised.
-        self._limits = limits
+        limits = self._limits = LiveLimits(limits)
         self.activities = Activities()
         self._statements = Statements(limits)
         self._front = Front(service, self._statements, limits)
@@ -90,20 +98,55 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         self._running = Running()
         self._sessions = Sessions(limits)
         self._session_actions = SessionActions(self._sessions, limits)
-        logins = logins or OpenLogins()
-        self._calls = Calls(self._sessions, self._expire, logins)
+        self._logins = logins or OpenLogins()
+        self._calls = Calls(self._sessions, self._expire, self._logins)
         self.reads = DirectReads(self._front, self._calls, self.activities)
-        location = flight.Location.for_grpc_tls if tls else flight.Location.for_grpc_tcp
         try:
-            super().__init__(
-                location(host, port),
-                auth_handler=Handshakes(logins),
-                middleware={MIDDLEWARE: self._calls},
-                **(tls.options() if tls else {}),
-            )
+            super().__init__(**self._door(host, port, tls))
         except BaseException:
             self._calls.close()
             raise
+        self._address = (host, self.port)
+        self._tls = tls
+        self._doors: list[flight.FlightServerBase] = [self]  # the last one takes connections
+        self._endings: list[threading.Thread] = []  # of doors that were shut, and have calls under way
+
+    def _door(self, host: str, port: int, tls: ServerTls | None) -> dict[str, object]:
+        """What pyarrow has to know to serve here."""
+        location = flight.Location.for_grpc_tls if tls else flight.Location.for_grpc_tcp
+        return {
+            "location": location(host, port),
+            "auth_handler": Handshakes(self._logins),
+            "middleware": {MIDDLEWARE: self._calls},
+            **(tls.options() if tls else {}),
+        }
+
+    def use_limits(self, limits: ServerLimits) -> None:
+        """The limits from now on."""
+        self._limits.change(limits)
+
+    def use_tls(self, tls: ServerTls) -> None:
+        """Show another certificate to clients that connect from now on; connections that there are stay.
+
+        pyarrow reads a certificate once, and shares its port with nobody. So the port changes hands: the old
+        server stops to listen and keeps its connections, and a second one of pyarrow's listens at once. For
+        about a millisecond nobody does, and a client that connects just then is refused.
+        Raises `Unavailable` when another process has taken the port.
+        """
+        assert self._tls is not None, "a server in the clear stays so"
+        if not stop_listening(self._address):
+            self._shut(self._doors.pop())
+        wait_until_free(self._address, PORT_SECONDS)
+        self._doors.append(_Door(self, **self._door(*self._address, tls)))
+        self._tls = tls
+        while len(self._doors) > DOORS_MAX:
+            self._shut(self._doors.pop(0))
+
+    def _shut(self, door: flight.FlightServerBase) -> None:
+        """End one door once its calls have ended; its clients connect anew for further ones."""
+        ending = threading.Thread(target=door.shutdown, name="flight-shutdown", daemon=True)
+        ending.start()
+        self._endings = [*(thread for thread in self._endings if thread.is_alive()), ending]
 
     def drain(self) -> None:
         """Refuse further calls with UNAVAILABLE, and end the feeds that others follow. Other calls go on.
@@ -123,10 +166,12 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         A client that doesn't take what is sent can hold its call open; after `CLOSE_SECONDS` it is left.
         """
         self._calls.end_all()
-        ending = threading.Thread(target=self.shutdown, name="flight-shutdown", daemon=True)
-        ending.start()
-        ending.join(CLOSE_SECONDS)
-        if ending.is_alive():
+        while self._doors:
+            self._shut(self._doors.pop())
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for ending in self._endings:
+            ending.join(max(deadline - time.monotonic(), 0.0))
+        if any(ending.is_alive() for ending in self._endings):
             self.has_open_calls = True
             logger.warning("server closed with calls left open seconds=%g", CLOSE_SECONDS)
         self._calls.close()
@@ -373,6 +418,15 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
 
     def list_actions(self, context: flight.ServerCallContext) -> list[tuple[str, str]]:
         return list(_ACTIONS.items())
+
+
+class _Door(flight.FlightServerBase):  # type: ignore[misc]
+    """Another of pyarrow's servers at the same port, with another certificate; its calls are `server`'s."""
+
+    def __init__(self, server: FlightSqlServer, **options: object) -> None:
+        for name in _RPCS:
+            setattr(self, name, getattr(server, name))
+        super().__init__(**options)
 
 
 def _command(descriptor: flight.FlightDescriptor) -> Message:

@@ -75,12 +75,37 @@ class Account:
     password: PasswordHash = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class UsersChange:
+    """Names of users."""
+
+    added: list[str]
+    removed: list[str]
+    changed: list[str]
+
+
 class UsersFile:
     """The accounts of a JSON file, as it is now. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         """Raises `ConfigError` naming what is wrong in the file."""
         self._file = ReloadedFile(path, _read)
+
+    @staticmethod
+    def check(path: Path) -> None:
+        """Raise `ConfigError` naming what is wrong in the file."""
+        _read(path)
+
+    def use(self, path: Path) -> UsersChange:
+        """Take the accounts of this file from now on. Raises `ConfigError`, and then changes nothing."""
+        newer = ReloadedFile(path, _read)
+        old, self._file = self._file.last, newer
+        new = newer.last
+        return UsersChange(
+            added=sorted(new.keys() - old.keys()),
+            removed=sorted(old.keys() - new.keys()),
+            changed=sorted(name for name in old.keys() & new.keys() if old[name] != new[name]),
+        )
 
     def account(self, name: str) -> Account | None:
         """The user's account, None where there is none."""

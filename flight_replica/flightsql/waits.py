@@ -38,7 +38,7 @@ class Waits:
     """The calls of one server that wait. Thread-safe."""
 
     def __init__(self, limits: ServerLimits) -> None:
-        self._limit = limits.waits_max
+        self._limits = limits
         self._lock = threading.Lock()
         self._waiting = 0
 
@@ -105,9 +105,9 @@ class Waits:
     @contextmanager
     def _place(self) -> Iterator[None]:
         with self._lock:
-            if self._waiting >= self._limit:
+            if self._waiting >= self._limits.waits_max:
                 raise Unavailable(
-                    f"{self._limit} calls wait for a position already (waits_max); try again later, or "
+                    f"{self._waiting} calls wait for a position already (waits_max); try again later, or "
                     "with wait_timeout_ms 0"
                 )
             self._waiting += 1

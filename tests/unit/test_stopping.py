@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import signal
 import subprocess
 import sys
@@ -45,3 +47,43 @@ def test_a_signal_ends_a_wait(number: signal.Signals) -> None:
 
 def test_signals_may_interrupt_each_other() -> None:
     assert ends(MANY)
+
+
+HANG_UPS = """
+import os, signal, threading, time
+from flight_replica.stopping import HangUps, StopSignal
+hang_ups = HangUps()
+os.kill(os.getpid(), signal.SIGHUP)  # while the server starts
+stop = StopSignal()
+hang_ups.wake = stop.wake
+assert hang_ups.take() and not hang_ups.take()
+threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGHUP)).start()
+began = time.monotonic()
+while not hang_ups.take():
+    assert not stop.wait(20) and time.monotonic() - began < 10
+assert not stop.is_set
+"""
+CLOSED_TERMINAL = """
+import os, sys
+from flight_replica.stopping import HangUps, StopSignal
+hang_ups = HangUps()
+stop = StopSignal()
+print("ready", flush=True)
+sys.exit(0 if stop.wait(20) and not hang_ups.take() else 1)
+"""
+
+
+def test_hang_ups_are_heard_at_once_and_also_while_a_server_starts() -> None:
+    assert ends(HANG_UPS)
+
+
+def test_a_terminal_that_is_closed_stops_what_runs_in_it() -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", CLOSED_TERMINAL])
+    said = b""
+    while not said.endswith(b"\n"):
+        said += os.read(terminal, 100)
+    assert said.strip() == b"ready"
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
