@@ -16,6 +16,7 @@ from flight_replica.config.commands import CONFIGS
 from flight_replica.config.kinds import found
 from flight_replica.config.problems import Problem, Source
 from flight_replica.config.settings import (
+    EACH,
     VARIABLE,
     Section,
     Setting,
@@ -147,10 +148,17 @@ def _unknown(path: SettingPath, section: type[Section], whole: type[Section]) ->
     for meant in here if is_near or not elsewhere else elsewhere:
         return f"there is no such setting; did you mean {meant}?"
     for other in CONFIGS:
-        if any(setting.path[: len(path)] == path for setting in settings_of(other)):
+        if any(_begins(setting.path, path) for setting in settings_of(other)):
             return f"there is no such setting of {whole.command}; {other.command} has one"  # type: ignore[attr-defined]
     known = ", ".join(section.model_fields)
     return f"there is no such setting, only {known}"
+
+
+def _begins(setting: SettingPath, path: SettingPath) -> bool:
+    """Whether `path` leads to the setting, or to a table that it is in."""
+    return len(path) <= len(setting) and all(
+        part in (key, EACH) for part, key in zip(setting, path, strict=False)
+    )
 
 
 # --- variables ------------------------------------------------------------------------------------------

@@ -348,6 +348,11 @@ class Slots:
 
     def take(self, call: Call) -> None:
         """Wait for a free place. Raises `Busy` when the wait is over, or the call's reason to end."""
+        if not self._is_taken(0.0):
+            with call.in_phase(Phase.QUEUED):
+                self._wait(call)
+
+    def _wait(self, call: Call) -> None:
         seconds = self._wait_seconds()
         deadline = time.monotonic() + seconds
         while not self._is_taken(min(TICK_SECONDS, max(deadline - time.monotonic(), 0.0))):
@@ -357,7 +362,7 @@ class Slots:
 
     def _is_taken(self, wait_seconds: float) -> bool:
         with self._changed:
-            if self._in_use >= self._limit():
+            if self._in_use >= self._limit() and wait_seconds > 0:
                 self._changed.wait(wait_seconds)
             if self._in_use >= self._limit():
                 return False

@@ -1,6 +1,6 @@
 """Certificates and keys out of PEM files: `ServerTls` for a server, `read_pem` for either side.
 
-They are read once; a renewed certificate needs a restart.
+They are read once, and again when SIGHUP says so (reloading.py).
 """
 
 from __future__ import annotations
