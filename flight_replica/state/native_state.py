@@ -23,7 +23,7 @@ from flight_replica.sql.types import equal_key_sql, sql_type
 from flight_replica.state import native_record
 from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
-from flight_replica.state.op_rows import OpRows, column_names, same_key
+from flight_replica.state.op_rows import OpRows, column_names, having_keys_of, same_key
 from flight_replica.state.state import Row, StateKind, StatePosition
 from flight_replica.state.tail import key_row, one_row
 from flight_replica.state.writing import registered, transaction
@@ -119,8 +119,7 @@ class NativeState:
     def _replace(self, rows: pa.RecordBatch) -> None:
         with registered(self._connection, rows) as name:
             run = self._connection.execute
-            same = same_key(self.schema, "r", "n")
-            run(f"DELETE FROM {self._database}.rows r USING {name} n WHERE {same}")
+            run(f"DELETE FROM {self._database}.rows r {having_keys_of(self.schema, 'r', name)}")
             columns = ", ".join(column_names(self.schema))
             run(f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} WHERE NOT dead")
 

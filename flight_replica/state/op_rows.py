@@ -31,6 +31,26 @@ def same_key(schema: TableSchema, left: str, right: str) -> str:
     return " AND ".join(terms)
 
 
+def having_keys_of(schema: TableSchema, table: str, rows: str) -> str:
+    """The end of a DELETE on `table`: of the rows whose key is in `rows`; by the way that measures best.
+
+    A key of several columns is looked for by its widest integer first, which is cheap, and compared as a
+    whole then. A stored hash of the key would cost more than it saves (docs/decisions/0007).
+    """
+    columns = schema.key_columns
+    integers = [column for column in columns if pa.types.is_integer(column.type)]
+    if len(columns) == 1 or not integers or any(pa.types.is_floating(column.type) for column in columns):
+        return f"USING {rows} n WHERE {same_key(schema, table, 'n')}"
+    widest = max(integers, key=lambda column: column.type.bit_width)
+    first = f"c{schema.names.index(widest.name)}"
+    names = [f"c{schema.names.index(column.name)}" for column in columns]
+    whole, each = ", ".join(f"{table}.{name}" for name in names), ", ".join(names)
+    return (
+        f"WHERE {table}.{first} IN (SELECT {first} FROM {rows}) "
+        f"AND ({whole}) IN (SELECT ({each}) FROM {rows})"
+    )
+
+
 class OpRows:
     """Makes rows `seq, dead, c0, …` of ops in the feed's schema, for one table schema."""
 

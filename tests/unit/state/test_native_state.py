@@ -5,6 +5,7 @@ That it shows the model's table under any history: property/test_replica_histori
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -94,6 +95,52 @@ def test_a_key_of_each_type_is_replaced_and_deleted(
         expected = table_of(schema, keys[1:], pa.array(range(100, 99 + len(values)), pa.int64()))
         assert_same(rows_of(state, workspace.database), sorted_by_key(expected, schema))
         assert state.get([values[0]]) is None
+
+
+_NAMES: dict[str, pa.DataType] = {
+    "small": pa.int8(), "number": pa.int64(), "name": pa.string(), "code": pa.binary(), "part": pa.float64()
+}  # fmt: skip
+_PARTS: dict[str, list[object]] = {
+    "small": [-1, 1],
+    "number": [1, 2**40],
+    "name": ["", "a"],
+    "code": [b"", b"\x00"],
+    "part": [0.0, -0.0],
+}
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("name", "number"),
+        ("number", "name"),
+        ("small", "number"),
+        ("small", "code"),
+        ("name", "code"),
+        ("number", "part"),
+        ("small", "name", "number"),
+    ],
+    ids=" ".join,
+)
+def test_only_the_very_key_is_replaced_where_parts_of_others_are_the_same(
+    key: tuple[str, ...], workspace: Workspace, tmp_path: Path
+) -> None:
+    schema = TableSchema((*(Column(n, _NAMES[n], False) for n in key), Column("v", pa.int64())), key)
+    keys = list(itertools.product(*(_PARTS[name] for name in key)))
+    columns = [
+        pa.array(list(values), _NAMES[n]) for n, values in zip(key, zip(*keys, strict=True), strict=True)
+    ]
+    base = base_of(schema, tmp_path, *columns, pa.array(range(len(keys)), pa.int64()))
+    with native_state(base, workspace) as state:
+        for number, (first, last) in enumerate([(0, 1), (1, 3), (len(keys) - 1, len(keys))]):
+            seq = 10 * (number + 1)
+            puts = [put(*key, -1, schema=schema) for key in keys[first:last]]
+            state.apply(op_batch(schema, [(seq + n, *change) for n, change in enumerate(puts)]), seq + 9)
+        values = [-1 if n in (0, 1, 2, len(keys) - 1) else n for n in range(len(keys))]
+        expected = table_of(schema, *columns, pa.array(values, pa.int64()))
+        assert_same(rows_of(state, workspace.database), sorted_by_key(expected, schema))
+        state.apply(op_batch(schema, [(90, *delete(*keys[0], schema=schema))]), 90)
+        assert_same(rows_of(state, workspace.database), sorted_by_key(expected.slice(1), schema))
 
 
 def test_nan_keeps_its_bits(workspace: Workspace, tmp_path: Path) -> None:
