@@ -23,7 +23,7 @@ from flight_replica.sql.types import equal_key_sql, sql_type
 from flight_replica.state import native_record
 from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
-from flight_replica.state.op_rows import OpRows, column_names, having_keys_of, same_key
+from flight_replica.state.op_rows import OpRows, column_names, having_keys_of
 from flight_replica.state.state import Row, StateKind, StatePosition
 from flight_replica.state.tail import key_row, one_row
 from flight_replica.state.writing import registered, transaction
