@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flight_replica.http.hosts import Hosts
 from flight_replica.http.limits import HttpLimits
+from flight_replica.logs.request import HEADER, in_request, request_id_of
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,11 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http", "neither lifespan nor websockets are served"
+        request_id = request_id_of(Headers(scope=scope).get(HEADER))
+        with in_request(request_id):
+            await self._answer(request_id, scope, receive, send)
+
+    async def _answer(self, request_id: str, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
 
         async def send_guarded(message: Message) -> None:
@@ -53,6 +59,7 @@ class Guard:
                 headers = MutableHeaders(scope=message)
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
+                headers[HEADER] = request_id
             await send(message)
 
         try:
@@ -60,7 +67,8 @@ class Guard:
         except Exception:
             # Starlette has answered before it raises again; a response that was cut can't be mended.
             _log.exception("request failed method=%s path=%s", scope["method"], scope["path"])
-            answer = None if has_begun else _refused(500, "internal error; the server's log has it")
+            text = f"internal error {request_id}: the server's log says more"
+            answer = None if has_begun else _refused(500, text)
         if answer is not None:
             await answer(scope, receive, send_guarded)
 

@@ -40,6 +40,14 @@ def test_every_answer_carries_the_security_headers(open_http: httpx.Client, path
     assert "server" not in answer.headers
 
 
+def test_every_answer_has_a_request_id_which_may_be_the_client_s_own(open_http: httpx.Client) -> None:
+    own = open_http.get("/livez", headers={"x-request-id": "mine-7"})
+    made = [open_http.get("/nothing", headers=headers) for headers in ({}, {"x-request-id": "two words"})]
+    assert own.headers["x-request-id"] == "mine-7"
+    ids = [answer.headers["x-request-id"] for answer in made]
+    assert len(set(ids)) == 2 and all(len(found) == 16 and int(found, 16) >= 0 for found in ids)
+
+
 def test_a_name_that_is_not_this_server_s_is_refused(serve_http: ServeHttp) -> None:
     url = serve_http(hosts=["replica.example"]).url
     own = ["127.0.0.1", "127.0.0.1:4713", "[::1]:4713", "localhost:1", "LOCALHOST", socket.gethostname()]
