@@ -19,7 +19,7 @@ from flight_replica.client import position_of, query
 from flight_replica.errors import ReplicaError
 
 ROOT = Path(__file__).resolve().parents[1]
-START_SECONDS = 30.0
+START_SECONDS = 120.0  # a busy machine takes its time to load what a server needs
 STOP_SECONDS = 20.0
 
 

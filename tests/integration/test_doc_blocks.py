@@ -28,7 +28,7 @@ def parameters(pages: list[Page]) -> list[Any]:
     ]
 
 
-SKIPPED_MAX = 5  # blocks; each has its reason beside it in the page
+SKIPPED_MAX = 8  # blocks; each has its reason beside it in the page
 
 
 @contextmanager
