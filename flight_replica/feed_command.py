@@ -15,7 +15,6 @@ from flight_replica.errors import ConfigError
 from flight_replica.listening import serve_until_signal
 from flight_replica.stopping import HangUps
 from flight_replica.table_options import schema_file
-from flight_replica.text_columns import TextColumns
 
 if TYPE_CHECKING:
     from flight_replica.beside.history import EngineTableSettings
@@ -68,6 +67,7 @@ def _feed(options: argparse.Namespace) -> int:
 
 def _settings(name: str, stated: FeedTable, loaded: Loaded[FeedConfig]) -> EngineTableSettings:
     from flight_replica.beside.history import EngineTableSettings
+    from flight_replica.text_columns import TextColumns
 
     assert stated.catalog is not None and stated.wal is not None, "checked when it was loaded"
     for what, path in (("catalog", stated.catalog), ("log", stated.wal)):

@@ -15,7 +15,6 @@ from flight_replica.connecting import primary_endpoint
 from flight_replica.listening import serve_until_signal
 from flight_replica.stopping import HangUps
 from flight_replica.table_options import schema_file
-from flight_replica.text_columns import TextColumns
 
 if TYPE_CHECKING:
     from flight_replica.replica.stated import StatedTable
@@ -48,6 +47,7 @@ def _serve(options: argparse.Namespace) -> int:
     from flight_replica.replica.steering import ReplicaSteering
     from flight_replica.replica.upstream import Upstream
     from flight_replica.state.workspace import Workspace
+    from flight_replica.text_columns import TextColumns
 
     hang_ups = HangUps()
     loaded = configured(options, ServeConfig)
@@ -87,6 +87,7 @@ def _stated_table(
     name: str, stated: ServedTable, schema: TableSchema | None, config: ServeConfig, workspace: Workspace
 ) -> StatedTable:
     from flight_replica.replica.stated import StatedBase, StatedTable
+    from flight_replica.text_columns import TextColumns
 
     assert stated.base is not None, "a table that is stated"
     kind, _, place = stated.base.partition(":")

@@ -5,15 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flight_replica.errors import ConfigError, SchemaMismatch
-from flight_replica.schema import TableSchema
+
+if TYPE_CHECKING:
+    from flight_replica.schema import TableSchema
 
 __all__ = ["above_zero", "schema_file"]
 
 
 def schema_file(place: str, path: Path) -> TableSchema:
     """The schema in a file of merutable's JSON, which is named at `place`. Raises `ConfigError`."""
+    from flight_replica.schema import TableSchema
+
     place = f"{place}: schema file {path}"
     try:
         document = json.loads(path.read_text())

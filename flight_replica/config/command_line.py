@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -11,12 +13,16 @@ from typing import TypeVar
 from flight_replica.config.loading import Loaded, load
 from flight_replica.config.problems import ConfigProblems
 from flight_replica.config.sections import ServerConfig
+from flight_replica.config.settings import settings_of
 from flight_replica.logs.setup import LogFormat, set_format, set_level
 
 __all__ = ["configured", "file_of"]
 
 C = TypeVar("C", bound=ServerConfig)
 
+logger = logging.getLogger(__name__)
+
+_READ_BY_OTHERS = stat.S_IROTH
 CONFIG_VARIABLE = "FLIGHT_REPLICA_CONFIG"
 
 
@@ -41,4 +47,16 @@ def configured(options: argparse.Namespace, config: type[C]) -> Loaded[C]:
         raise
     set_level(loaded.config.log.level)
     set_format(LogFormat(loaded.config.log.format))
+    _warn_of_open_secrets(loaded)
     return loaded
+
+
+def _warn_of_open_secrets(loaded: Loaded[ServerConfig]) -> None:
+    """A secret in a file that others may read is none."""
+    if loaded.file is None or not stat.S_IMODE(loaded.file.stat().st_mode) & _READ_BY_OTHERS:
+        return
+    for setting in settings_of(type(loaded.config)):
+        if setting.is_secret and loaded.source(setting.path).kind == "file":
+            logger.warning(
+                "secret in a file that others may read setting=%s file=%s", setting.name, loaded.file
+            )

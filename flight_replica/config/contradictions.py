@@ -5,13 +5,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from urllib.parse import urlsplit
 
 from flight_replica.config.commands import FeedConfig, ServeConfig, ServedTable
+from flight_replica.config.kinds import Address
 from flight_replica.config.sections import Access, Primary, ServerConfig
 from flight_replica.config.settings import EACH, SettingPath
 from flight_replica.errors import ConfigError
-from flight_replica.text_columns import TextColumns
 
 __all__ = ["Contradiction", "contradictions", "is_loopback"]
 
@@ -105,19 +106,31 @@ def _of_connecting(primary: Primary, name: Names) -> Iterator[Contradiction]:
 
 def _of_reach(config: ServerConfig, name: Names) -> Iterator[Contradiction]:
     """Refuse to be open to the world by accident."""
+    yield from _of_ports(config, name)
     access = config.access
     if access.auth != "none" or access.allow_open or access.mtls_ca is not None:
         return
     auth, ca, allow_open = (name(("access", key)) for key in ("auth", "mtls_ca", "allow_open"))
-    ports = {("listen",): config.listen, ("admin", "listen"): config.admin.listen}
-    ports["http", "listen"] = config.http.listen
-    for path, address in ports.items():
-        if address is not None and not is_loopback(address[0]):
+    for path, address in _ports(config).items():
+        if not is_loopback(address[0]):
             yield Contradiction(
                 f"{name(path)} {address[0]}: without {auth} everybody there could read everything; "
                 f"choose {auth} basic or jwt, or {ca}, or say {allow_open}",
                 (path, ("access", "auth"), ("access", "mtls_ca"), ("access", "allow_open")),
             )
+
+
+def _ports(config: ServerConfig) -> dict[SettingPath, Address]:
+    """Those that are served."""
+    ports = {("listen",): config.listen, ("admin", "listen"): config.admin.listen}
+    ports["http", "listen"] = config.http.listen
+    return {path: address for path, address in ports.items() if address is not None}
+
+
+def _of_ports(config: ServerConfig, name: Names) -> Iterator[Contradiction]:
+    for (one, address), (other, same) in combinations(_ports(config).items(), 2):
+        if address == same and address[1] != 0:
+            yield Contradiction(f"{name(one)} and {name(other)} are the same address", (other, one))
 
 
 def is_loopback(host: str) -> bool:
@@ -194,6 +207,8 @@ def _of_feed(config: FeedConfig, name: Names) -> Iterator[Contradiction]:
 
 
 def _of_text(path: SettingPath, columns: str, *, may_be_lenient: bool = True) -> Iterator[Contradiction]:
+    from flight_replica.text_columns import TextColumns
+
     try:
         texts = TextColumns.parse(columns)
     except ConfigError as error:

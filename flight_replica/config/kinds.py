@@ -266,7 +266,11 @@ SECONDS_ABOVE_ZERO = Kind(
 MILLISECONDS = Kind(
     'milliseconds from 0, or a time such as "250ms" or "1s"', lambda value: _duration(value, 1e-3), _number_of
 )
-WHOLE_MILLISECONDS = replace(MILLISECONDS, read=lambda value: round(_duration(value, 1e-3)))
+WHOLE_MILLISECONDS = Kind(
+    'a number above 0 of milliseconds, or a time such as "250ms" or "1s"',
+    _above_zero(lambda value: round(_duration(value, 1e-3))),
+    _number_of,
+)
 SWITCH = Kind("true or false", _switch, _switch_of)
 TEXT = Kind("a text", _text)
 TEXTS = Kind("a list of texts", _texts, _texts_of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -31,8 +31,8 @@ class Loaded(Generic[C_co]):
     config: C_co
     file: Path | None
     _sources: Mapping[SettingPath, Source]
-    _options: Mapping[str, object]
-    _environment: Mapping[str, str]
+    _options: Mapping[str, object] = field(repr=False)
+    _environment: Mapping[str, str] = field(repr=False)  # holds secrets
 
     def source(self, path: SettingPath) -> Source:
         return self._sources.get(path, DEFAULT)

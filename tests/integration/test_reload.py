@@ -30,6 +30,8 @@ tls_key = "{key}"
 {limits}
 [log]
 level = "{level}"
+[http]
+listen = "127.0.0.1:0"
 [base]
 publish_seconds = {publish_seconds}
 """
@@ -46,6 +48,7 @@ class Reloaded:
         self.write_users("ann")
         self.write()
         self.server = Server("primary", "--config", str(folder / "primary.toml"), "--limit", "pins_max=7")
+        self.http = self.server.line().removeprefix("http on https://")
 
     def write_users(self, *names: str) -> None:
         write_users(
@@ -88,19 +91,27 @@ class Reloaded:
     def ask(self, sql: str, user: str = "ann") -> list[dict[str, object]]:
         return query(self.server.uri, sql, self.options(user)).to_pylist()
 
-    def shown_certificate(self) -> bytes:
-        """Of a new connection."""
-        context = ssl.create_default_context(cafile=str(self.authority.ca))
-        context.check_hostname = False
-        context.set_alpn_protocols(["h2"])
-        host, _, port = self.server.address.rpartition(":")
-        with (
-            socket.create_connection((host, int(port)), 10) as connection,
-            context.wrap_socket(connection) as secured,
-        ):
-            found = secured.getpeercert(binary_form=True)
-        assert found is not None
-        return ssl.DER_cert_to_PEM_cert(found).encode()
+    def shows(self, pair: Pair) -> bool:
+        """Whether new connections get this certificate, on the Flight port and the HTTP port."""
+        return all(
+            _shown(address, self.authority.ca) in pair.texts[0]
+            for address in (self.server.address, self.http)
+        )
+
+
+def _shown(address: str, ca: Path) -> bytes:
+    """The certificate of a new connection, PEM."""
+    context = ssl.create_default_context(cafile=str(ca))
+    context.check_hostname = False
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    host, _, port = address.rpartition(":")
+    with (
+        socket.create_connection((host, int(port)), 10) as connection,
+        context.wrap_socket(connection) as secured,
+    ):
+        found = secured.getpeercert(binary_form=True)
+    assert found is not None
+    return ssl.DER_cert_to_PEM_cert(found).encode()
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +163,7 @@ def test_a_wrong_file_changes_nothing_and_all_of_it_is_told(reloaded: Reloaded) 
     (reloaded.folder / "away.json").rename(reloaded.folder / "users.json")
     reloaded.write(pair=Pair(reloaded.first.certificate, reloaded.second.key))
     reloaded.reload("doesn't work with key")
-    assert reloaded.shown_certificate() in reloaded.first.texts[0]
+    assert reloaded.shows(reloaded.first)
     reloaded.write()
     reloaded.reload("nothing changed")
 
@@ -171,7 +182,7 @@ def test_users_are_read_again_and_named(reloaded: Reloaded) -> None:
 
 
 def test_new_connections_get_the_new_certificate_and_streams_on_old_ones_go_on(reloaded: Reloaded) -> None:
-    assert reloaded.shown_certificate() in reloaded.first.texts[0]
+    assert reloaded.shows(reloaded.first)
     client = flight.connect(reloaded.server.uri, tls_root_certs=reloaded.authority.ca.read_text())
     try:
         bearer = client.authenticate_basic_token("ann", PASSWORD)
@@ -182,7 +193,7 @@ def test_new_connections_get_the_new_certificate_and_streams_on_old_ones_go_on(r
 
         reloaded.write(pair=reloaded.second)
         reloaded.reload("certificate changed old=")
-        assert reloaded.shown_certificate() in reloaded.second.texts[0]
+        assert reloaded.shows(reloaded.second)
         assert reloaded.ask("SELECT 1 AS one") == [{"one": 1}]
 
         # The old stream comes to its end; the same client plans and fetches on, also what it planned before.
@@ -195,7 +206,7 @@ def test_new_connections_get_the_new_certificate_and_streams_on_old_ones_go_on(r
         client.close()
     reloaded.write()
     reloaded.reload("certificate changed old=")
-    assert reloaded.shown_certificate() in reloaded.first.texts[0]
+    assert reloaded.shows(reloaded.first)
 
 
 def test_many_clients_connect_while_certificates_change_and_none_is_cut(reloaded: Reloaded) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -66,6 +65,7 @@ assert not stop.is_set
 CLOSED_TERMINAL = """
 import os, sys
 from flight_replica.stopping import HangUps, StopSignal
+os.dup2(os.open(sys.argv[1], os.O_RDWR), 0)  # the first terminal that it opens is the one of its session
 hang_ups = HangUps()
 stop = StopSignal()
 print("ready", flush=True)
@@ -78,12 +78,15 @@ def test_hang_ups_are_heard_at_once_and_also_while_a_server_starts() -> None:
 
 
 def test_a_terminal_that_is_closed_stops_what_runs_in_it() -> None:
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-c", CLOSED_TERMINAL])
-    said = b""
-    while not said.endswith(b"\n"):
-        said += os.read(terminal, 100)
-    assert said.strip() == b"ready"
-    os.close(terminal)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    terminal, other_end = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLOSED_TERMINAL, os.ttyname(other_end)],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    os.close(other_end)
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        os.close(terminal)
+        assert process.wait(30) == 0

@@ -161,6 +161,11 @@ c = "x"
         (PRIMARY + 'listen = "0.0.0.0:1"', "2: listen 0.0.0.0: without access.auth everybody there could"),
         (PRIMARY + 'http.listen = "0.0.0.0:1"', "2: http.listen 0.0.0.0: without access.auth"),
         (PRIMARY + 'admin = {listen = "[::]:1"}', "2: admin.listen ::: without access.auth"),
+        (
+            PRIMARY + 'listen = "127.0.0.1:7"\nhttp.listen = "127.0.0.1:7"',
+            "3: listen and http.listen are the same",
+        ),
+        (PRIMARY + "state.heartbeat_ms = 0", "2: state.heartbeat_ms: expected a number above 0"),
         (PRIMARY + "access = 5", "2: access: expected a table, [access], found 5"),
         (PRIMARY + "[[access]]\nauth = 'none'", "2: access: expected a table, [access], found [{"),
         (
@@ -260,6 +265,12 @@ def test_variables_of_other_commands_and_of_kubernetes_are_left_alone(path: Path
         "PATH": "",
     }
     assert load(ServeConfig, {}, others, path).config.access.auth == "none"
+
+
+def test_secrets_are_not_shown_by_what_was_loaded() -> None:
+    loaded = load(ServeConfig, {"primary": "grpc://h:1"}, {"FLIGHT_REPLICA_JWT_SECRET": "very secret"})
+    assert loaded.config.access.jwt_secret is not None
+    assert "very secret" not in repr(loaded) + str(loaded) + repr(loaded.config)
 
 
 def test_a_secret_is_in_no_error(path: Path) -> None:
