@@ -14,11 +14,11 @@ from flight_replica.config import ConfigProblems, PrimaryConfig, add_flags
 from flight_replica.config.command_line import configured
 from flight_replica.config.kinds import memory_text
 from flight_replica.config_command import add_config_command
-from flight_replica.connecting import adbc_options, add_client_access, endpoint
 from flight_replica.errors import ConfigError, ReplicaError
 from flight_replica.feed_command import add_feed_command
 from flight_replica.listening import serve_until_signal
 from flight_replica.logs.setup import LEVELS, LogFormat, report_failure, start_logging
+from flight_replica.operating.commands import add_operating_commands
 from flight_replica.serve_command import add_serve_command
 from flight_replica.sql_command import add_sql_command
 from flight_replica.stopping import HangUps, hear_terminate
@@ -171,10 +171,7 @@ def _add_demo(commands: _Commands) -> None:
 
 def _add_clients(commands: _Commands) -> None:
     add_sql_command(commands.add_parser("sql", help="run statements, or the interactive shell"))
-    status = commands.add_parser("status", help="how every table of a server is, and how fresh")
-    status.add_argument("uri", metavar="URI", help="grpc://HOST:PORT of a replica or primary")
-    add_client_access(status)
-    status.set_defaults(run=_status)
+    add_operating_commands(commands)
 
 
 def _seconds(text: str) -> float:
@@ -234,14 +231,6 @@ def _demo_writer(options: argparse.Namespace) -> int:
     from flight_replica.demo_writer import write_orders
 
     return write_orders(options.uri, options.rows, options.rate)
-
-
-def _status(options: argparse.Namespace) -> int:
-    from flight_replica.client import print_status, query
-
-    access = adbc_options(endpoint(options.uri, options))
-    print_status(query(options.uri, "SELECT * FROM merutable_status()", access))
-    return 0
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def _feed(options: argparse.Namespace) -> int:
     from flight_replica.beside.engine_table import EngineTable
     from flight_replica.beside.publication import Publication
     from flight_replica.beside.service import FeedService, wall_clock_us
+    from flight_replica.replica.steering import FixedSteering
     from flight_replica.state.workspace import Workspace
 
     hang_ups = HangUps()
@@ -62,7 +63,7 @@ def _feed(options: argparse.Namespace) -> int:
         published = {name: Publication(name, uri) for name, uri in places.items()}
         service = FeedService(workspace, tables, published)
         undo.pop_all()
-    return serve_until_signal(service, loaded, access, hang_ups)
+    return serve_until_signal(service, loaded, access, hang_ups, FixedSteering(service))
 
 
 def _settings(name: str, stated: FeedTable, loaded: Loaded[FeedConfig]) -> EngineTableSettings:

@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from flight_replica.admin_port import open_admin
 from flight_replica.errors import ConfigError, DatabaseLost
 from flight_replica.http_port import open_http
 from flight_replica.stopping import HangUps, StopSignal, end_at_once
@@ -50,6 +51,7 @@ def serve_until_signal(
     ends here. `steering`: what an operator can do with the tables.
     """
     from flight_replica.control.control import Control
+    from flight_replica.control.slow_queries import SLOW_SECONDS
     from flight_replica.flightsql.server import FlightSqlServer
     from flight_replica.logs.query_text import QueryText
     from flight_replica.logs.slow_queries import SlowQueryLog
@@ -69,7 +71,8 @@ def serve_until_signal(
         _check_listen(address)
         server = FlightSqlServer(service, *address, access.limits, logins=access.logins, tls=access.tls)
         closing.callback(server.close)
-        control = Control(server, service, steering)
+        slow_seconds = config.log.slow_query_ms / 1000 or SLOW_SECONDS  # 0: none is logged
+        control = Control(server, service, steering, slow_seconds=slow_seconds)
         control.serves("flight", f"{access.scheme}://{address[0]}:{server.port}")
         reloading = Reloading(loaded, access, server)
         http = open_http(closing, server, service, control, config, access, reloading)
@@ -78,10 +81,13 @@ def serve_until_signal(
         reloading.on_config(partial(_use_log, slow_queries, tracing))
         if tracing is not None:
             _trace(tracing, server, service)
+        admin = open_admin(closing, control, config, access)
         print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
         if http is not None:
             control.serves("http", http.url)
             print(f"http on {http.url}", flush=True)
+        if admin is not None:
+            print(f"admin on {admin.uri}", flush=True)
         systemd.ready(f"serving on port {server.port}")
         while not stop.wait(1.0):
             if hang_ups.take():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flight_replica.access import server_access
@@ -11,7 +13,9 @@ from flight_replica.config import ServeConfig, add_flags
 from flight_replica.config.command_line import configured
 from flight_replica.config.commands import ServedTable
 from flight_replica.config.kinds import memory_text
+from flight_replica.config.loading import load
 from flight_replica.connecting import primary_endpoint
+from flight_replica.errors import ConfigError
 from flight_replica.listening import serve_until_signal
 from flight_replica.stopping import HangUps
 from flight_replica.table_options import schema_file
@@ -80,7 +84,43 @@ def _serve(options: argparse.Namespace) -> int:
         names = config.primary.tables
         service = ReplicaService(workspace, upstream=upstream, names=names, fixed=tables, settings=settings)
         undo.pop_all()
-    return serve_until_signal(service, loaded, access, hang_ups, ReplicaSteering(service))
+    steering = ReplicaSteering(service, partial(_stated_at_run_time, config, workspace))
+    return serve_until_signal(service, loaded, access, hang_ups, steering)
+
+
+_STATED_OPTIONS = ("base", "feed", "key", "base_seq", "lineage", "schema", "text", "insert_only")
+
+
+def _stated_at_run_time(
+    running: ServeConfig, workspace: Workspace, name: str, options: Mapping[str, str]
+) -> StatedTable:
+    """A table that an operator adds: as flags of `serve` state it, checked like one of these.
+
+    Raises `ConfigError`.
+    """
+    given = {key.replace("-", "_"): value for key, value in options.items()}
+    unknown = sorted(set(given) - set(_STATED_OPTIONS))
+    if unknown:
+        raise ConfigError(f"table {name!r}: no option {unknown[0]!r}, only {', '.join(_STATED_OPTIONS)}")
+    if "=" in name or "base" not in given:
+        raise ConfigError(f"table {name!r}: a stated table needs a base, and a name without '='")
+    is_insert_only = given.pop("insert_only", "false")
+    if is_insert_only not in ("true", "false"):
+        raise ConfigError(f"table {name!r}: insert_only is true or false")
+    flags: dict[str, object] = {key: [f"{name}={value}"] for key, value in given.items()}
+    if is_insert_only == "true":
+        flags["insert_only"] = [name]
+    stated = load(ServeConfig, flags, {}).config.tables[name]
+    schema = None
+    if stated.schema_file is not None:
+        schema = schema_file(f"table {name!r}", stated.schema_file)
+    table = _stated_table(name, stated, schema, running, workspace)
+    try:
+        table.check()
+    except BaseException:
+        table.close()
+        raise
+    return table
 
 
 def _stated_table(

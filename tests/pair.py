@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from flight_replica.control.control import Control
 from flight_replica.flightsql.server import FlightSqlServer
 from flight_replica.log.feed_client import Endpoint
+from flight_replica.logs.setup import OURS
 from flight_replica.primary.service import PrimaryService
 from flight_replica.primary.settings import PrimarySettings
 from flight_replica.replica.service import ReplicaService
@@ -67,3 +69,15 @@ def served_pair(directory: Path) -> Iterator[Pair]:
         found = Pair(primary, uri, Control(origin, primary, None), replica, server, control)
         found.wait_serving("orders")
         yield found
+
+
+@contextmanager
+def log_levels_kept() -> Iterator[None]:
+    """What the block does to the levels of this process's log is undone."""
+    loggers = [logging.getLogger(), logging.getLogger(OURS)]
+    levels = [found.level for found in loggers]
+    try:
+        yield
+    finally:
+        for found, level in zip(loggers, levels, strict=True):
+            found.setLevel(level)

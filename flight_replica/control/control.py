@@ -27,10 +27,10 @@ from flight_replica.flightsql.observing import QueryRecord, RunningQuery
 from flight_replica.flightsql.server import FlightSqlServer
 from flight_replica.flightsql.service import Service
 from flight_replica.flightsql.users import User
+from flight_replica.logs.setup import LEVELS, set_level
+from flight_replica.logs.setup import level as present_level
 
 logger = logging.getLogger(__name__)
-
-LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class Control:
@@ -86,15 +86,15 @@ class Control:
 
     def log_level(self, user: User) -> str:
         self._check_admin(user, "see the log level")
-        return logging.getLevelName(logging.getLogger().level).lower()
+        return present_level()
 
     def set_log_level(self, user: User, level: str) -> str:
         """The level before. Raises `InvalidStatement`."""
         self._check_admin(user, "change the log level")
-        if level not in LOG_LEVELS:
-            raise InvalidStatement(f"log level {level[:40]!r}: expected one of {', '.join(LOG_LEVELS)}")
+        if level not in LEVELS:
+            raise InvalidStatement(f"log level {level[:40]!r}: expected one of {', '.join(LEVELS)}")
         before = self.log_level(user)
-        logging.getLogger().setLevel(level.upper())
+        set_level(level)
         self._log(user, "log level", logging.WARNING, before=before, after=level)
         return before
 

@@ -30,7 +30,7 @@ from tests.accounts import write_users
 from tests.certificates import Authority
 from tests.integration.flightsql.clients import RawClient
 from tests.integration.flightsql.test_cancel import ENDLESS, read_on
-from tests.pair import Pair, served_pair
+from tests.pair import Pair, log_levels_kept, served_pair
 from tests.processes import until
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
@@ -226,12 +226,10 @@ def test_pins_are_listed_and_released(channel: grpc.Channel, pair: Pair) -> None
 def test_the_log_level_is_changed_and_a_wrong_one_refused(channel: grpc.Channel) -> None:
     admin = Admin(channel)
     before = admin.GetLogLevel(pb.GetLogLevelRequest()).level
-    try:
+    with log_levels_kept():
         assert admin.SetLogLevel(pb.SetLogLevelRequest(level="error")).before == before
         wrong = pb.SetLogLevelRequest(level="loud")
         assert refused(lambda: admin.SetLogLevel(wrong)) is grpc.StatusCode.INVALID_ARGUMENT
-    finally:
-        admin.SetLogLevel(pb.SetLogLevelRequest(level=before))
 
 
 def test_errors_have_their_codes_and_one_line(channel: grpc.Channel, pair: Pair) -> None:

@@ -22,7 +22,7 @@ from flight_replica.flightsql.observing import Phase
 from flight_replica.flightsql.users import ANYBODY, TableNames, User
 from tests.integration.flightsql.clients import RawClient
 from tests.integration.flightsql.test_cancel import ENDLESS, read_on
-from tests.pair import Pair
+from tests.pair import Pair, log_levels_kept
 from tests.processes import until
 
 ADMIN = User("ann", may_administer=True)
@@ -237,10 +237,8 @@ def test_changes_are_logged_with_who_made_them(pair: Pair, caplog: pytest.LogCap
 
 def test_the_log_level_is_read_and_set(pair: Pair) -> None:
     before = pair.control.log_level(ADMIN)
-    try:
+    with log_levels_kept():
         assert pair.control.set_log_level(ADMIN, "error") == before
         assert pair.control.log_level(ADMIN) == "error"
         with pytest.raises(InvalidStatement, match="expected one of"):
             pair.control.set_log_level(ADMIN, "loud")
-    finally:
-        logging.getLogger().setLevel(before.upper())

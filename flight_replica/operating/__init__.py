@@ -1,0 +1,1 @@
+"""The operator's commands: `status`, `tables`, `queries`, `cancel`, `rebase`, `pause` and others."""
