@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -111,7 +112,7 @@ class Page:
         names = {table.name for table in self._sampler.latest.tables if table.name in user.read}
         if (wanted := request.query_params.get("table")) is not None:
             names &= {wanted}
-        found = self._sampler.samples.points(names, step)
+        found = await asyncio.to_thread(self._sampler.samples.points, names, step)
         return JSONResponse({"step_seconds": step, "tables": [points.as_json() for points in found]})
 
     async def snippets(self, request: Request) -> Response:

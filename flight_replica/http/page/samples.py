@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
 
 from flight_replica.control.status import TableStatus
 
@@ -16,7 +19,6 @@ TABLES_MAX = 200  # with a history; a table's hour takes 84 KiB
 RATE_SECONDS = 5.0  # what the rate of ops is a mean over
 
 _SAMPLES_MAX = int(KEPT_SECONDS / SAMPLE_SECONDS)
-_MS_US = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,15 @@ class Points:
             "lag_ms": self.lag_ms,
             "ops_per_second": self.ops_per_second,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Samples of one table: `lags_us` is −1 where it isn't known."""
+
+    times_ms: NDArray[np.int64]
+    lags_us: NDArray[np.int64]
+    seqs: NDArray[np.uint64]
 
 
 class _Ring:
@@ -61,11 +72,12 @@ class _Ring:
             column[self._next] = value
         self._next = (self._next + 1) % _SAMPLES_MAX
 
-    def rows(self) -> Iterator[tuple[int, int, int]]:
-        """(time_ms, lag_us, seq), ascending in time."""
-        for column_range in (range(self._next, len(self._times_ms)), range(self._next)):
-            for i in column_range:
-                yield self._times_ms[i], self._lags_us[i], self._seqs[i]
+    def columns(self) -> Columns:
+        """Its samples, ascending in time."""
+        order = np.roll(np.arange(len(self._times_ms)), -self._next)
+        return Columns(
+            np.array(self._times_ms)[order], np.array(self._lags_us)[order], np.array(self._seqs)[order]
+        )
 
     def rate(self) -> float | None:
         """Ops per second lately; None with one sample."""
@@ -113,23 +125,21 @@ class Samples:
     def points(self, tables: Collection[str], step_seconds: float) -> list[Points]:
         """The hour of each of `tables` that has one; a point a step: its largest lag, its mean rate."""
         with self._lock:
-            rows = {name: list(ring.rows()) for name, ring in self._ring_by_table.items() if name in tables}
-        return [_points(name, found, step_seconds) for name, found in sorted(rows.items())]
+            found = {name: ring.columns() for name, ring in self._ring_by_table.items() if name in tables}
+        return [_points(name, columns, step_seconds) for name, columns in sorted(found.items())]
 
 
-def _points(table: str, rows: Sequence[tuple[int, int, int]], step_seconds: float) -> Points:
-    step_ms = int(step_seconds * 1000)
-    last_by_step: dict[int, tuple[int, int, int]] = {}  # step -> its last time, largest lag, last seq
-    for time_ms, lag_us, seq in rows:
-        _, largest_us, _ = last_by_step.get(time_ms // step_ms, (0, -1, 0))
-        last_by_step[time_ms // step_ms] = time_ms, max(largest_us, lag_us), seq
-    steps = list(last_by_step.values())
-    rates = [_rate((t0, seq0), (t1, seq1)) for (t0, _, seq0), (t1, _, seq1) in pairwise(steps)]
+def _points(table: str, samples: Columns, step_seconds: float) -> Points:
+    if not len(samples.times_ms):
+        return Points(table, [], [], [])
+    steps = samples.times_ms // int(step_seconds * 1000)
+    begins = np.flatnonzero(np.diff(steps, prepend=steps[0] - 1))
+    ends = np.append(begins[1:], len(steps)) - 1
+    lags_us = np.maximum.reduceat(samples.lags_us, begins).tolist()
+    times_ms, seqs = samples.times_ms[ends].tolist(), samples.seqs[ends].tolist()
+    rates = [_rate(first, last) for first, last in pairwise(zip(times_ms, seqs, strict=True))]
     return Points(
-        table,
-        [time_ms for time_ms, _, _ in steps],
-        [lag_us / _MS_US if lag_us >= 0 else None for _, lag_us, _ in steps],
-        [None, *rates] if steps else [],
+        table, times_ms, [lag_us / 1000 if lag_us >= 0 else None for lag_us in lags_us], [None, *rates]
     )
 
 
