@@ -36,7 +36,7 @@ test-page: $(STAMP)  ## the page in Debian's Chromium, which it installs; pictur
 	@$(BIN)/python -m pytest -m chromium tests/chromium $(ARGS)
 
 page-image: export FLIGHT_REPLICA_PAGE_IMAGE := 1
-page-image: ARGS := -k while_the_primary_is_written_to
+page-image: ARGS := -k a_picture_of_it_is_made
 page-image: test-page  ## the picture of the page in docs/images, made anew
 
 test-docs: $(STAMP)  ## every shell block of README and docs, also those that take minutes

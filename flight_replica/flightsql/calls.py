@@ -240,8 +240,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
     def start_call(self, info: flight.CallInfo, headers: Mapping[str, Sequence[str]]) -> Call:
         is_handshake = info.method == flight.FlightMethod.HANDSHAKE
         try:
-            if self._is_draining:
-                raise Unavailable(SHUTTING_DOWN)
+            self.check_open()
             login = self._logins.login(headers, is_handshake)
             session = self._session(login, headers, is_handshake)
         except Exception as error:
@@ -250,6 +249,11 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         if session.needs_cookie:
             reply["set-cookie"] = self.sessions.cookie(session)
         return Call(self, login, session, headers, reply)
+
+    def check_open(self) -> None:
+        """Raise `Unavailable` where no further call is let in."""
+        if self._is_draining:
+            raise Unavailable(SHUTTING_DOWN)
 
     def _session(self, login: Login, headers: Mapping[str, Sequence[str]], is_handshake: bool) -> Session:
         if is_handshake and login.id is not None:

@@ -90,6 +90,7 @@ class DirectReads:
     @contextmanager
     def _call(self, login: Login, caller: Caller, peer: str, session: str) -> Iterator[Call]:
         """A call like one by gRPC, watched until the end of the block."""
+        self._calls.check_open()
         sessions, user = self._calls.sessions, login.user.name
         cookie = f"{COOKIE}={session}" if session else sessions.cookie(sessions.find({}, user))
         headers = {"cookie": [cookie]}

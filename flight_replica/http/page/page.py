@@ -26,6 +26,7 @@ from flight_replica.http.page.static_files import StaticFiles
 from flight_replica.http.site import site_of
 from flight_replica.http.visitors import Visitor
 
+ALL_STEP_SECONDS = 60.0  # of all tables at once no finer points are given: they'd be many MiB
 LIVE_SECONDS = 1.0  # how often a page that is open hears how things are
 _PACKAGE = "flight_replica"
 
@@ -106,11 +107,13 @@ class Page:
         return json.dumps(found), happened[-1].id if happened else last_id
 
     async def history(self, request: Request) -> Response:
-        """The last hour of `table`, or of all; a point for every `step_seconds`."""
+        """The last hour of `table`, or of all in few points; one for every `step_seconds`."""
         user = (await site_of(request).visitor(request)).user
-        step = _step_seconds(request.query_params.get("step_seconds", str(SAMPLE_SECONDS)))
+        wanted = request.query_params.get("table")
+        least = SAMPLE_SECONDS if wanted is not None else ALL_STEP_SECONDS
+        step = _step_seconds(request.query_params.get("step_seconds"), least)
         names = {table.name for table in self._sampler.latest.tables if table.name in user.read}
-        if (wanted := request.query_params.get("table")) is not None:
+        if wanted is not None:
             names &= {wanted}
         found = await asyncio.to_thread(self._sampler.samples.points, names, step)
         return JSONResponse({"step_seconds": step, "tables": [points.as_json() for points in found]})
@@ -168,11 +171,14 @@ def _text(body: dict[str, object], name: str, default: str | None = None) -> str
     return found
 
 
-def _step_seconds(text: str) -> float:
+def _step_seconds(text: str | None, least: float) -> float:
+    """What was asked for, `least` where nothing was. Raises `InvalidStatement`."""
+    if text is None:
+        return least
     try:
         step = float(text)
     except ValueError:
         step = 0.0
-    if not SAMPLE_SECONDS <= step <= KEPT_SECONDS:
-        raise InvalidStatement(f"step_seconds {text[:40]!r}: expected {SAMPLE_SECONDS:g} to {KEPT_SECONDS:g}")
+    if not least <= step <= KEPT_SECONDS:
+        raise InvalidStatement(f"step_seconds {text[:40]!r}: expected {least:g} to {KEPT_SECONDS:g}")
     return step

@@ -6,7 +6,14 @@ import threading
 
 import pytest
 
-from flight_replica.errors import Cancelled, InvalidStatement, NotAllowed, ReadOnly, TableNotFound
+from flight_replica.errors import (
+    Cancelled,
+    InvalidStatement,
+    NotAllowed,
+    ReadOnly,
+    TableNotFound,
+    Unavailable,
+)
 from flight_replica.flightsql.auth import Login
 from flight_replica.flightsql.direct import Caller
 from flight_replica.flightsql.observing import Outcome
@@ -83,6 +90,12 @@ def test_a_set_lasts_for_the_session_that_is_shown_again(server: FlightSqlServer
 
 def test_a_forged_session_is_a_new_one(server: FlightSqlServer) -> None:
     assert rows_of(server, "SELECT 1 AS one", session="0.abc.def")[0] == [{"one": 1}]
+
+
+def test_a_server_that_drains_takes_none(server: FlightSqlServer) -> None:
+    server.drain()
+    with pytest.raises(Unavailable):
+        rows_of(server, "SELECT 1")
 
 
 def test_it_ends_when_the_caller_goes_or_an_operator_cancels_it(server: FlightSqlServer) -> None:

@@ -120,7 +120,13 @@ export class Tables {
     this.#charts.draw(this.samples.of(table.name), this.#now_ms);
     keep($("facts"), facts(table), ([name]) => name,
       ([name]) => el("div", {}, el("dt", { text: name }), el("dd")),
-      (box, [, value]) => say(box.lastChild, value));
+      (box, [name, value]) => {
+        const shown = box.lastChild;
+        say(shown, value);
+        if (name !== "Base place") return;
+        shown.className = "long"; // one line, however deep it lies
+        shown.title = value;
+      });
     show($("rebases"), table.rebase_count !== null);
     say($("rebases").firstElementChild, `Bases adopted since the server began: ${count(table.rebases.length)}`);
     keep($("rebase-list"), [...table.rebases].reverse(), (rebase) => `${rebase.time_ms} ${rebase.base_seq}`, () => el("li"),
@@ -145,7 +151,7 @@ function facts(table) {
     ["State kind", table.kind],
     ["Build", table.build],
     ["Feed", table.is_followed ? null : "none: the base is served as it lies"],
-    ["Ops since the base", table.ops_applied && count(table.ops_applied)],
+    ["Ops applied", table.ops_applied && count(table.ops_applied)],
     ["Tail", table.tail_bytes === null ? null : bytes(table.tail_bytes)],
     ["Ops kept for others", table.history_bytes === null ? null : bytes(table.history_bytes)],
     ["Reads that wait", table.waiting ? count(table.waiting) : null],
