@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from flight_replica.access import server_access
+from flight_replica.completion_command import add_completion_command
 from flight_replica.config import ConfigProblems, PrimaryConfig, add_flags
 from flight_replica.config.command_line import configured
 from flight_replica.config.kinds import memory_text
@@ -122,6 +123,10 @@ def _parser() -> argparse.ArgumentParser:
             "The password is asked for at the terminal, or is the first line of the input. Servers that "
             "run take the changed file at once.",
         )
+    )
+    add_completion_command(
+        commands.add_parser("completion", help="a script by which bash, zsh or fish completes all this"),
+        _parser,
     )
     return parser
 

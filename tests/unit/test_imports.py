@@ -52,6 +52,7 @@ ARROWS: dict[str, set[str]] = {
     "access": {"config", "flightsql"},
     "connecting": {"config", "flightsql", "log"},
     "user_command": {"flightsql"},
+    "completion_command": set(),
     "progress": set(),
     "text_table": set(),
     "shell": {"client", "progress", "text_table"},
@@ -109,6 +110,7 @@ ARROWS: dict[str, set[str]] = {
         "connecting",
         "user_command",
         "operating",
+        "completion_command",
         "sql_command",
         "verify_command",
         "primary",
@@ -146,6 +148,7 @@ KNOWN_BY = {
     "adbc_driver_flightsql": {"client"},
     "adbc_driver_manager": {"client"},
     "rich": {"progress"},
+    "shtab": {"completion_command"},
     "prompt_toolkit": {"shell"},
 }
 
