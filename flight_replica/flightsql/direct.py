@@ -7,7 +7,7 @@ run and told to observers when they have ended. Only nothing can be written.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -24,6 +24,8 @@ from flight_replica.flightsql.planning import Write
 from flight_replica.flightsql.plans import Item
 from flight_replica.flightsql.sessions import COOKIE
 from flight_replica.position import TablePosition
+
+NO_HEADERS: Mapping[str, str] = {}
 
 
 class Caller:
@@ -59,20 +61,30 @@ class DirectReads:
 
     @contextmanager
     def read(
-        self, sql: str, login: Login, caller: Caller, *, peer: str, session: str = ""
+        self,
+        sql: str,
+        login: Login,
+        caller: Caller,
+        *,
+        peer: str,
+        session: str = "",
+        bound: pa.Table = NO_PARAMETERS,
+        headers: Mapping[str, str] = NO_HEADERS,
     ) -> Iterator[DirectAnswer]:
         """Run a statement; it is over with the block.
 
-        `session` is that of an answer before, `peer` where the caller is, for people. Raises what a Flight
-        client would be told; `ReadOnly` for every write, and `InvalidStatement` for a feed without end.
+        `session` is that of an answer before, `peer` where the caller is, for people; `bound` has a row of
+        parameters, and `headers` are as those of a call. Raises what a Flight client would be told;
+        `ReadOnly` for every write, and `InvalidStatement` for a feed without end.
         """
-        with self._call(login, caller, peer, session) as call:
+        with self._call(login, caller, peer, session, headers) as call:
             front = self._front.seen_by(call.user)
             with self._activities.planning(call, sql) as activity:
-                statement = front.planner.check(sql)
+                planner = front.planner
+                statement = planner.prepare(sql, call) if bound.num_columns else planner.check(sql)
                 if isinstance(statement, Write):
                     raise ReadOnly("only reading is possible here; write through a Flight SQL client")
-                plan = activity.planned(front.planner.plan(statement, NO_PARAMETERS, call))
+                plan = activity.planned(planner.plan(statement, bound, call))
             try:
                 if plan.kind is QueryKind.FOLLOW:
                     raise InvalidStatement(
@@ -88,12 +100,14 @@ class DirectReads:
                 plan.close()
 
     @contextmanager
-    def _call(self, login: Login, caller: Caller, peer: str, session: str) -> Iterator[Call]:
+    def _call(
+        self, login: Login, caller: Caller, peer: str, session: str, given: Mapping[str, str]
+    ) -> Iterator[Call]:
         """A call like one by gRPC, watched until the end of the block."""
         self._calls.check_open()
         sessions, user = self._calls.sessions, login.user.name
         cookie = f"{COOKIE}={session}" if session else sessions.cookie(sessions.find({}, user))
-        headers = {"cookie": [cookie]}
+        headers = {"cookie": [cookie], **{name: [value] for name, value in given.items()}}
         call = Call(self._calls, login, sessions.find(headers, user), headers, {})
         call.peer = peer
         call.watch(caller)

@@ -125,7 +125,8 @@ ARROWS: dict[str, set[str]] = {
         "stopping",
     },
     "__main__": {"cli"},
-    "__init__": set(),
+    "library": {"flightsql", "log", "replica", "state"},
+    "__init__": {"library"},
 }
 
 # library -> where it may be known
@@ -136,7 +137,7 @@ KNOWN_BY = {
         "primary.mirror*",
         "primary.position_deletes",
     },
-    "duckdb": {"sql", "state", "primary"},
+    "duckdb": {"sql", "state", "primary", "library.result"},
     "starlette": {"http"},
     "uvicorn": {"http"},
     "prometheus_client": {"metrics"},
@@ -215,5 +216,8 @@ def _defined(node: ast.stmt) -> Iterator[str]:
         yield from (alias.asname or alias.name for alias in node.names)
     elif isinstance(node, ast.Assign):
         yield from (target.id for target in node.targets if isinstance(target, ast.Name))
+    elif isinstance(node, ast.If):  # what is loaded when it is first used
+        for inner in node.body:
+            yield from _defined(inner)
     elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
         yield node.target.id
