@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test test-long test-engine test-docs test-page page-image dist test-dist test-bounds docs check format proto config bench bench-quick bench-peers bench-hogs clean
+.PHONY: help demo test test-long test-engine test-alerts test-docs test-page page-image dist test-dist test-bounds docs check format proto config bench bench-quick bench-peers bench-hogs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -38,6 +38,9 @@ test-page: $(STAMP)  ## the page in Debian's Chromium, which it installs; pictur
 page-image: export FLIGHT_REPLICA_PAGE_IMAGE := 1
 page-image: ARGS := -k a_picture_of_it_is_made
 page-image: test-page  ## the picture of the page in docs/images, made anew
+
+test-alerts: $(STAMP)  ## each alert rule fired by its fault; minutes, needs Debian's package prometheus
+	@$(BIN)/python -m pytest -m alerts $(ARGS)
 
 test-docs: $(STAMP)  ## every shell block of README and docs, also those that take minutes
 	@$(BIN)/python -m pytest tests/integration/test_doc_blocks.py -m "docs or not docs" $(ARGS)

@@ -26,7 +26,7 @@ from tests.integration.http.http_service import entry
 def every_family(directory: Path) -> list[Metric]:
     """With samples of one table."""
     pair = Authority(directory).signed("server")
-    holding = Holding("merge_on_apply", 1, 1, 1, 0, 0)
+    holding = Holding("merge_on_apply", 1, 1, 1, 0, 0, 0.5)
     measured = [MeasuredTable("t", TableMeasures(), True, 0, holding)]
     return [
         *build_families("replica", False),

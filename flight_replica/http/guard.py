@@ -67,8 +67,7 @@ class Guard:
         except Exception:
             # Starlette has answered before it raises again; a response that was cut can't be mended.
             _log.exception("request failed method=%s path=%s", scope["method"], scope["path"])
-            text = f"internal error {request_id}: the server's log says more"
-            answer = None if has_begun else _refused(500, text)
+            answer = None if has_begun else _refused(500, unexpected(request_id))
         if answer is not None:
             await answer(scope, receive, send_guarded)
 
@@ -130,6 +129,11 @@ def is_of_another_site(method: str, headers: Headers) -> bool:
         and not is_read
         and urlsplit(origin).netloc.casefold() != headers["host"].casefold()
     )
+
+
+def unexpected(request_id: str | None) -> str:
+    """What is said of an error that only the log explains."""
+    return f"internal error {request_id}: the server's log says more"
 
 
 def _refused(status: int, text: str) -> Response:

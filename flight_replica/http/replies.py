@@ -6,6 +6,8 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from flight_replica import errors
+from flight_replica.http.guard import unexpected
+from flight_replica.logs.request import current_request
 
 # The first class that fits; what isn't named here is a fault of the server's.
 _STATUSES: tuple[tuple[type[errors.ReplicaError], int], ...] = (
@@ -42,3 +44,8 @@ async def failed(request: Request, error: Exception) -> Response:
         body = {"error": type(error).__name__, "message": str(error), "retryable": error.retryable}
         return JSONResponse(body, status_of(error), headers)
     return PlainTextResponse(f"{error}\n", status_of(error), headers)
+
+
+async def failed_unexpectedly(request: Request, error: Exception) -> Response:
+    """The answer where an endpoint raised anything else: it says nothing of it. The guard logs it."""
+    return PlainTextResponse(unexpected(current_request()) + "\n", 500)

@@ -28,7 +28,7 @@ from flight_replica.http.hosts import Hosts
 from flight_replica.http.limits import DEFAULT_HTTP_LIMITS, HttpLimits
 from flight_replica.http.login import login_routes
 from flight_replica.http.probes import probe_routes
-from flight_replica.http.replies import failed
+from flight_replica.http.replies import failed, failed_unexpectedly
 from flight_replica.http.site import Site
 from flight_replica.http.streams import Streams
 from flight_replica.http.tls import http_context, load_certificate
@@ -69,7 +69,8 @@ class HttpServer:
             service, check, Visitors(logins or OpenLogins(), limits), Streams(limits.streams_max)
         )
         app = Starlette(
-            routes=[*probe_routes(), *login_routes(), *routes], exception_handlers={ReplicaError: failed}
+            routes=[*probe_routes(), *login_routes(), *routes],
+            exception_handlers={ReplicaError: failed, Exception: failed_unexpectedly},
         )
         app.state.site = self.site
         self._server = _Server(_config(Guard(app, Hosts(host, hosts), limits), limits, self._tls))

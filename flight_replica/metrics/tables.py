@@ -91,6 +91,12 @@ def holding_families(tables: Sequence[MeasuredTable]) -> Iterator[Metric]:
         pairs = [((table,), float(value)) for (table, _), value in zip(held, values, strict=True)]
         yield gauge(f"table_{name}", text, pairs, _TABLE)
     yield gauge(
+        "table_build_ratio",
+        "How far the native state is that is being built; there is none where none is.",
+        [((name,), now.build_share) for name, now in held if now.build_share is not None],
+        _TABLE,
+    )
+    yield gauge(
         "feed_connected",
         "1 while the table's feed flows, 0 while its origin isn't reached.",
         [((at.table,), float(at.is_connected)) for at in tables if at.is_connected is not None],

@@ -72,6 +72,7 @@ class Holding:
     history_bytes: int  # of ops kept for other replicas and for rebases
     waiters: int  # reads that wait for a seq or an age
     old_states: int  # that are read and no longer current
+    build_share: float | None  # how far a native state is that is being built, 0 to 1; None: none is
 
 
 @dataclass(frozen=True, slots=True)

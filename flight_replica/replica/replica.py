@@ -373,8 +373,9 @@ class Replica:
             return
         if commits is not None:
             self._apply(commits, (batch.mark, received_at))
-        if batch.mark.is_caught_up and self.visible_seq >= batch.mark.through:
-            self._proof = batch.mark
+        mark = batch.mark  # of a server that doesn't know how fresh it is itself, the time is 0
+        if mark.is_caught_up and mark.sent_time_us > 0 and self.visible_seq >= mark.through:
+            self._proof = mark
 
     def _unseen(self, batch: OpBatch) -> OpBatch:
         """The batch without what a newer base has already brought."""
@@ -626,6 +627,7 @@ class Replica:
             state = self._slot.current
         except (Unavailable, Closed):
             return None
+        build = self.native_states.progress
         return Holding(
             state_kind=state.kind.name.lower(),
             tail_ops=state.ops_applied,
@@ -633,6 +635,7 @@ class Replica:
             history_bytes=self.history.held_bytes,
             waiters=len(self.waiters),
             old_states=self._slot.retired_count,
+            build_share=build.share if build is not None else None,
         )
 
     def end_sources(self) -> None:

@@ -75,6 +75,14 @@ def test_a_change_that_another_site_asks_for_is_refused(serve_http: ServeHttp) -
         assert httpx.post(f"{url}/echo", headers=headers, content=b"four").status_code == 403, headers
 
 
+def test_every_answer_names_its_request(open_http: httpx.Client) -> None:
+    given = open_http.get("/livez", headers={"x-request-id": "mine-7"})
+    made = [open_http.get("/nothing").headers["x-request-id"] for _ in range(2)]
+    unfit = open_http.get("/livez", headers={"x-request-id": "two words"}).headers["x-request-id"]
+    assert given.headers["x-request-id"] == "mine-7"
+    assert len({*made, unfit, "two words"}) == 4
+
+
 def test_another_site_may_lead_here_and_embed_nothing(open_http: httpx.Client) -> None:
     link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
     script = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
@@ -93,9 +101,9 @@ def test_a_failure_says_nothing_to_its_client_and_all_to_the_log(
     serve_http: ServeHttp, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = serve_http(routes=ROUTES)
-    answer = httpx.get(f"{server.url}/broken")
+    answer = httpx.get(f"{server.url}/broken", headers={"x-request-id": "mine-7"})
     assert answer.status_code == 500
-    assert "secret" not in answer.text
+    assert answer.text == "internal error mine-7: the server's log says more\n"
     until(lambda: _failures(caplog) == ["request failed method=GET path=/broken"], "it is logged once")
     assert httpx.get(f"{server.url}/livez").status_code == 200
 

@@ -10,6 +10,8 @@ import pyarrow as pa
 import pytest
 
 from flight_replica.errors import BaseNotUsable, Closed, FeedError, LineageChanged, LogGap, TableNotFound
+from flight_replica.log.in_process import InProcessLogSource
+from flight_replica.log.no_log import NoLog
 from flight_replica.log.source import OpStream
 from flight_replica.replica.follower import Follower
 from flight_replica.replica.replica import Replica
@@ -57,6 +59,23 @@ def test_commits_appear_by_themselves_and_lag_is_proven(primary: SmallTable, wor
         reach(replica, primary)
         until(lambda: replica.lag_us() >= 0, "the lag is known")
         assert troubles == []
+
+
+def test_a_table_whose_freshness_nobody_knows_has_none_downstream_either(
+    primary: SmallTable, workspace: Workspace
+) -> None:
+    nothing_comes = NoLog(LINEAGE, primary.schema)
+    with closing(Replica.open(primary.base, nothing_comes, workspace=workspace)) as copy:
+        log = InProcessLogSource(copy.history)
+        with (
+            closing(Replica.open(primary.base, log, workspace=workspace, settings=SELDOM)) as second,
+            closing(Follower(second, lambda _: None)) as follower,
+        ):
+            follower.start()
+            until(lambda: log.last_mark is not None, "a heartbeat came")
+            heard_at = log.last_mark_at
+            until(lambda: log.last_mark_at != heard_at, "the next one came, so the first was taken")
+            assert (copy.lag_us(), second.lag_us()) == (-1, -1)
 
 
 def test_a_newer_base_is_adopted(primary: SmallTable, workspace: Workspace) -> None:
