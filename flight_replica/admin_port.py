@@ -10,10 +10,15 @@ if TYPE_CHECKING:
     from flight_replica.admin.server import AdminServer
     from flight_replica.config import ServerConfig
     from flight_replica.control.control import Control
+    from flight_replica.reloading import Reloading
 
 
 def open_admin(
-    closing: ExitStack, control: Control, config: ServerConfig, access: ServerAccess
+    closing: ExitStack,
+    control: Control,
+    config: ServerConfig,
+    access: ServerAccess,
+    reloading: Reloading,
 ) -> AdminServer | None:
     """The port, with the Flight port's logins and certificates; None where there is to be none.
 
@@ -25,5 +30,6 @@ def open_admin(
 
     server = AdminServer(control, *config.admin.listen, logins=access.logins, tls=access.tls)
     closing.callback(server.close)
+    reloading.on_tls(server.use_tls)
     control.serves("admin", server.uri)
     return server

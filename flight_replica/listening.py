@@ -81,7 +81,7 @@ def serve_until_signal(
         reloading.on_config(partial(_use_log, slow_queries, tracing))
         if tracing is not None:
             _trace(tracing, server, service)
-        admin = open_admin(closing, control, config, access)
+        admin = open_admin(closing, control, config, access, reloading)
         print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
         if http is not None:
             control.serves("http", http.url)

@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "control": {"flightsql", "logs.setup"},
     "admin": {"control", "flightsql", "log", "logs.request"},
     "operating": {"admin", "client", "connecting", "log"},
-    "admin_port": {"access", "admin", "config", "control"},
+    "admin_port": {"access", "admin", "config", "control", "reloading"},
     "http": {"flightsql", "sql", "metrics", "control", "logs"},
     "metrics": {"flightsql", "replica.measures", "sql.memory", "distribution"},
     "distribution": set(),

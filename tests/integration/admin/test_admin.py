@@ -396,3 +396,18 @@ def test_tls_and_client_certificates_hold_as_on_the_flight_port(pair: Pair, tmp_
             assert refused(lambda: health(channel)) is grpc.StatusCode.UNAVAILABLE
         with grpc.insecure_channel(address) as channel:
             assert refused(lambda: health(channel)) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_newer_certificate_is_shown_to_those_who_connect_then(pair: Pair, tmp_path: Path) -> None:
+    old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
+    before, after = old.signed("before"), new.signed("after")
+    with served(pair, tls=read_server_tls(before.certificate, before.key)) as server:
+        address = f"127.0.0.1:{server.port}"
+        of_old = grpc.ssl_channel_credentials(old.ca.read_bytes())
+        of_new = grpc.ssl_channel_credentials(new.ca.read_bytes())
+        with grpc.secure_channel(address, of_old) as kept:
+            assert health(kept) == SERVING
+            server.use_tls(read_server_tls(after.certificate, after.key))
+            with grpc.secure_channel(address, of_new) as channel:
+                assert health(channel) == SERVING
+            assert health(kept) == SERVING  # its connection stays
