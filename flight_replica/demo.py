@@ -5,6 +5,7 @@ The last line on stdout is the verdict: whether replica and primary agree, row b
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ CATCH_UP_SECONDS = 60.0  # for the replica to reach the primary, at the end
 STOP_SECONDS = 20.0  # for a process to end by itself
 _INGEST_ROWS = 250_000
 _SEED = 1
+_SETTINGS = "FLIGHT_REPLICA_"
 
 ALL_ROWS = "SELECT * FROM orders ORDER BY id"
 NO_ROWS = "SELECT * FROM orders LIMIT 0"  # for the position alone
@@ -102,7 +104,11 @@ class _Demo:
     def _start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "flight_replica", "--log-level", "warning", *arguments]
         # A group of its own: Ctrl-C in a terminal reaches the demo alone, which ends its parts in order.
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        # Settings in variables are for other servers than these.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, start_new_session=True, env=environment
+        )
         self._processes[arguments[0]] = process
         self._parts.callback(_end, process)
         return process

@@ -65,11 +65,12 @@ class FileText:
             raise ConfigError(f"configuration {path} isn't UTF-8, byte {error.start}") from error
         try:
             document = tomllib.loads(text)
+            lines = key_lines(text.replace("\r\n", "\n"))
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(_no_toml(path, text, error)) from error
         except RecursionError as error:
             raise ConfigError(f"{path}: tables or lists in it are nested too deeply") from error
-        return cls(path, document, key_lines(text.replace("\r\n", "\n")))
+        return cls(path, document, lines)
 
     def source(self, path: KeyPath) -> Source:
         """The line of the key; of the nearest table above for one that isn't there."""

@@ -16,6 +16,7 @@ from flight_replica.config.kinds import (
     SECONDS_ABOVE_ZERO,
     SECRET,
     SIZE,
+    SIZE_ABOVE_ZERO,
     SWITCH,
     TEXT,
     TEXTS,
@@ -144,6 +145,8 @@ class Access(Section):
 
 def _kind_of_limit(name: str) -> Kind:
     """By the unit in its name."""
+    if name == "batch_bytes_max":
+        return SIZE_ABOVE_ZERO
     return SECONDS if name.endswith("_seconds") else SIZE if "bytes" in name else COUNT
 
 

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from pyarrow import flight
 
 from flight_replica._pb import flight_sql_pb2 as pb
-from flight_replica.errors import InvalidStatement
+from flight_replica.errors import InvalidStatement, Unavailable
 from flight_replica.flightsql import catalog
 from flight_replica.flightsql.activities import Activities
 from flight_replica.flightsql.auth import Logins, OpenLogins
@@ -137,7 +137,10 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         if not stop_listening(self._address):
             self._shut(self._doors.pop())
         wait_until_free(self._address, PORT_SECONDS)
-        self._doors.append(_Door(self, **self._door(*self._address, tls)))
+        try:
+            self._doors.append(_Door(self, **self._door(*self._address, tls)))
+        except pa.ArrowException as error:
+            raise Unavailable(f"port {self._address[1]} can't be listened on: {error}") from error
         self._tls = tls
         while len(self._doors) > DOORS_MAX:
             self._shut(self._doors.pop(0))

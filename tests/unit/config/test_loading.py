@@ -165,6 +165,7 @@ c = "x"
             PRIMARY + 'listen = "127.0.0.1:7"\nhttp.listen = "127.0.0.1:7"',
             "3: listen and http.listen are the same",
         ),
+        (PRIMARY + "limits.batch_bytes_max = 0", "2: limits.batch_bytes_max: expected a number above 0"),
         (PRIMARY + "state.heartbeat_ms = 0", "2: state.heartbeat_ms: expected a number above 0"),
         (PRIMARY + "access = 5", "2: access: expected a table, [access], found 5"),
         (PRIMARY + "[[access]]\nauth = 'none'", "2: access: expected a table, [access], found [{"),
