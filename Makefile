@@ -86,7 +86,7 @@ proto: $(STAMP)  ## regenerate flight_replica/_pb from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=flight_replica/_pb $(filter-out proto/admin.proto,$(wildcard proto/*.proto))
 	@$(BIN)/python -m grpc_tools.protoc -Iflight_replica/_pb=proto --python_out=. --grpc_python_out=. proto/admin.proto
 
-BENCHES := scan load flow apply keys waiters freshness small_queries export flight_base engine_feed engine_log
+BENCHES := scan load flow apply keys waiters freshness small_queries metrics_cost export flight_base engine_feed engine_log
 
 config: $(STAMP)  ## rewrite config.example.toml and the tables of docs/configuration.md
 	@$(BIN)/python -m tests.config_pages

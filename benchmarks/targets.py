@@ -131,6 +131,12 @@ TARGETS = (
     ),
     Target("8 clients, p99 ÷ p50", "small_queries", median("8 clients: p99 ÷ p50"), 10),
     Target(
+        "small query with metrics and page ÷ without",
+        "metrics_cost",
+        median("with ÷ without: median latency"),
+        1.03,
+    ),
+    Target(
         "SELECT * through ADBC ÷ prebuilt batches",
         "export",
         median("replica ÷ prebuilt batches"),
