@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _GONE = "the client has gone"
+_NO_SECONDS = dict.fromkeys(Phase, 0.0)
 _ID_BYTES = 4  # short enough to be typed
 
 
@@ -138,7 +139,7 @@ class Activity:
         self._started_at_us = time.time_ns() // 1000
         self._began = self._entered = time.monotonic()
         self._phase = Phase.PLANNING
-        self._seconds = dict.fromkeys(Phase, 0.0)  # phase -> seconds in it, without the present one
+        self._seconds = _NO_SECONDS.copy()  # phase -> seconds in it, without the present one
         self._first_entered = {Phase.PLANNING: self._began}  # phase -> monotonic seconds
 
     # --- what its calls say -----------------------------------------------------------------------
@@ -193,11 +194,11 @@ class Activity:
         call.activity = self
         self.enter(Phase.EXECUTING)
 
-    def offers(self, item: Item) -> None:
-        """A batch waits for its client."""
+    def offers(self, item: Item, bytes_so_far: int | None) -> None:
+        """A batch waits for its client. `bytes_so_far`: of all batches, where the plan counts them itself."""
         batch = item if isinstance(item, pa.RecordBatch) else item[0]
         self._rows += batch.num_rows
-        self._bytes += batch.nbytes
+        self._bytes = self._bytes + batch.nbytes if bytes_so_far is None else bytes_so_far
         self.enter(Phase.STREAMING)
 
     # --- its end ----------------------------------------------------------------------------------
@@ -309,6 +310,10 @@ class WatchedPlan:
         self._plan.timeout_ms = value
 
     @property
+    def bytes_so_far(self) -> int | None:
+        return self._plan.bytes_so_far
+
+    @property
     def is_over(self) -> bool:
         return self._plan.is_over
 
@@ -320,7 +325,7 @@ class WatchedPlan:
             items = self._plan.batches(call)
             try:
                 for item in items:
-                    activity.offers(item)
+                    activity.offers(item, self._plan.bytes_so_far)
                     yield item
                     activity.enter(Phase.EXECUTING)
             finally:

@@ -30,6 +30,8 @@ class QueryKind(StrEnum):
 class Phase(StrEnum):
     """Where a statement is."""
 
+    __hash__ = str.__hash__  # an enum's own is Python code, and phases are looked up several times a query
+
     PLANNING = "planning"
     WAITING = "waiting"  # until a table is where the client demands it
     PLANNED = "planned"  # until its client fetches it

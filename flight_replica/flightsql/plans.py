@@ -56,6 +56,11 @@ class Plan(Protocol):
         """Of the tables that it reads."""
         ...
 
+    @property
+    def bytes_so_far(self) -> int | None:
+        """Arrow bytes of the rows so far; None where it doesn't count them."""
+        ...
+
     timeout_ms: float | None  # what the call that planned it asked for; None: nothing
 
     @property
@@ -93,6 +98,7 @@ class _PinsNothing:
     """The part of a plan that holds nothing between its calls."""
 
     positions: Sequence[TablePosition] = ()
+    bytes_so_far: int | None = None
     timeout_ms: float | None = None
     is_over = False
 
@@ -138,6 +144,10 @@ class QueryPlan:
         self._has_slot = False
         self._is_over = False
         self._bytes = 0  # of the rows so far
+
+    @property
+    def bytes_so_far(self) -> int | None:
+        return self._bytes
 
     @property
     def is_over(self) -> bool:

@@ -67,7 +67,7 @@ def table_lines(tables: Sequence[pb.Table]) -> list[str]:
 def _reasons(tables: Sequence[pb.Table]) -> list[str]:
     found = []
     for table in tables:
-        told = "; ".join(filter(None, (table.reason, table.details.build)))
+        told = table.reason or table.details.build  # a reason tells of the build too
         if told:
             found.append(f"  {printable(table.name)}: {printable(told)}")
     return found

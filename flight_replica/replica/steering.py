@@ -78,8 +78,10 @@ def details_of(table: TableReplica) -> TableDetails:
         state, stats = replica.state, replica.stats
     except (Unavailable, Closed):
         return TableDetails(table.name)
+    progress = replica.native_states.progress
     return TableDetails(
         table.name,
+        build=str(progress) if progress is not None else "",
         state_kind=str(state.kind),
         base_version=state.base_version,
         ops_applied=state.ops_applied,
