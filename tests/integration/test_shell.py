@@ -131,6 +131,7 @@ def test_tables_columns_and_keywords_are_completed(primary: Server, tmp_path: Pa
         shell.sees("DISTINCT")
 
 
+@pytest.mark.long
 def test_a_server_that_was_started_anew_is_used_on(tmp_path: Path) -> None:
     first = Server("primary", "--data", str(tmp_path / "data"))
     with running(first):

@@ -106,16 +106,11 @@ def test_who_reads_no_further_ends_it_silently(primary: Server) -> None:
         assert process.stderr.read() == b""
 
 
-MANY = [
-    pytest.param("arrow"),
-    pytest.param("parquet", marks=pytest.mark.long),
-    pytest.param("csv", marks=pytest.mark.long),
-    pytest.param("jsonl", marks=pytest.mark.long),
-]
 COUNT, ROW_BYTES = 1_000_000, 300
 
 
-@pytest.mark.parametrize("form", MANY)
+@pytest.mark.long
+@pytest.mark.parametrize("form", ["arrow", "parquet", "csv", "jsonl"])
 def test_memory_does_not_go_with_the_answer(primary: Server, form: str, tmp_path: Path) -> None:
     few, many = (peak_mib(primary, form, count, tmp_path / "x") for count in (10, COUNT))
     assert many - few < COUNT * ROW_BYTES / 2**20 / 2
