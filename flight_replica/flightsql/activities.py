@@ -282,6 +282,7 @@ class Activity:
             visible_seqs=self._visible_seqs,
             rows=self._rows,
             bytes=self._bytes,
+            lag_us=self._lag_us,
         )
 
 

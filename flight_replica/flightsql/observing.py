@@ -82,6 +82,7 @@ class RunningQuery:
     visible_seqs: Mapping[str, int]  # table -> seq that is read; empty until it is planned
     rows: int  # so far
     bytes: int  # Arrow bytes of them
+    lag_us: int = -1  # the largest of the tables that it reads, when it was planned; −1 where one is unknown
 
 
 @dataclass(frozen=True, slots=True)

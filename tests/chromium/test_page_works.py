@@ -138,8 +138,11 @@ def test_what_is_set_lasts_as_long_as_the_page(pair: Pair, show: Show) -> None:
 
 def test_its_own_query_can_be_cancelled(pair: Pair, show: Show) -> None:
     shown = loaded(show(pair[1].page))
-    run(shown, ENDLESS)
+    run(shown, f"SELECT id, ({ENDLESS}) FROM orders")
     expect(shown.page.locator("#running-rows tr")).to_have_count(1, timeout=OUTER_MS)
+    expect(shown.page.locator("#running-rows")).to_contain_text(
+        re.compile(r"orders at seq [\d,]+, lag [<\d]")
+    )
     expect(shown.page.locator("#running-rows")).to_contain_text("range(10000000)")
     shown.picture("running")
     shown.page.locator("#sql-cancel").click()

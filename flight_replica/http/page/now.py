@@ -103,7 +103,7 @@ def _running_json(query: RunningQuery) -> dict[str, object]:
         "seconds": query.seconds,
         "rows": query.rows,
         "reads": {table: str(seq) for table, seq in query.visible_seqs.items()},
-        "lag_ms": None,
+        "lag_ms": lag_ms(query.lag_us),
     }
 
 

@@ -107,6 +107,15 @@ def test_a_running_statement_is_listed_and_cancelled(client: httpx.Client, open_
     assert client.post("/api/cancel", json={"id": found["id"]}).status_code == 404
 
 
+def test_a_running_statement_says_what_it_reads(client: httpx.Client) -> None:
+    statement = Running(client, f"SELECT id, ({ENDLESS}) FROM orders")
+    until(lambda: any(query["reads"] for query in running(client)), "it is planned")
+    (found,) = running(client)
+    assert found["reads"] == {"orders": "2"}
+    client.post("/api/cancel", json={"id": found["id"]})
+    assert statement.answer().json()["error"] == "Cancelled"
+
+
 def test_a_statement_ends_when_the_browser_goes(client: httpx.Client, open_server: Paged) -> None:
     with httpx.Client(base_url=open_server.http.url) as other, pytest.raises(httpx.ReadTimeout):
         other.post("/api/sql", json={"sql": ENDLESS}, timeout=1.0)
