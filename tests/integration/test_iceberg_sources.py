@@ -102,4 +102,4 @@ def test_an_export_of_the_engine_is_served_once_it_is_declared_whole() -> None:
 def test_a_declaration_without_its_base_is_refused(tmp_path: Path) -> None:
     process = Process("flight_replica", "serve", f"--base=t=merutable:{tmp_path}", "--insert-only=t")
     assert process.wait() == 1
-    assert "--insert-only t: there is no --base t=iceberg:" in process.errors[-1]
+    assert "--insert-only t: it doesn't go with a --base of kind merutable" in process.errors[-1]
