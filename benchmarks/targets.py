@@ -119,6 +119,16 @@ TARGETS = (
         25,
         "ms",
     ),
+    Target("restart after kill -9, to the first right answer", "restart", median("kept"), 2, "s"),
+    Target(
+        "apply of 10 000 ops, (string, int64) key ÷ int64 key",
+        "native_keys",
+        median("(string, int64): apply of 10000 ÷ int64"),
+        2,
+    ),
+    Target(
+        "scan, (string, int64) key ÷ int64 key", "native_keys", median("(string, int64): scan ÷ int64"), 1.1
+    ),
     Target("native load of 10 M rows", "load", median("native load"), 4, "s"),
     Target("first answer once the base is known", "load", median("first answer"), 1, "s"),
     Target("point get through ADBC, p50", "small_queries", median("1 clients: latency", _MS), 2, "ms"),

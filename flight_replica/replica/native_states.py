@@ -22,6 +22,10 @@ _log = logging.getLogger(__name__)
 # A native table is built anew, in key order, when so many ops have been applied to it: at least so many …
 REBUILD_OPS_MIN = 500_000
 REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slower then (benchmarks/results).
+# DuckDB folds the write-ahead log in when nobody reads. Where somebody always does, a new file bounds it,
+# once it is larger than this and than this part of the table's file.
+LOG_BYTES_MIN = 64 << 20
+LOG_SHARE = 2
 NATIVE_GROWTH = 3  # a native copy takes up to this times its Parquet files, and as much while it is rebuilt
 
 
@@ -41,7 +45,8 @@ class NativeStates:
     def wants(self, state: ReplicaState) -> bool:
         """Whether one is to be made in place of `state`."""
         if isinstance(state, NativeState):
-            return state.ops_since_copied > max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
+            worn_ops = max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
+            return state.ops_since_copied > worn_ops or _is_log_long(state)
         reason = self.why_not(state)
         with self._lock:
             is_news, self._remark = reason != self._remark, reason
@@ -126,3 +131,8 @@ class NativeStates:
     def _check(self) -> None:
         if self._is_over:
             raise Closed(f"table {self._table!r} is closed")
+
+
+def _is_log_long(state: NativeState) -> bool:
+    log_bytes = state.file.log_byte_count
+    return log_bytes > max(LOG_BYTES_MIN, (state.file.byte_count - log_bytes) // LOG_SHARE)

@@ -40,6 +40,12 @@ class NativeFile:
         """On the disk, with its write-ahead log."""
         return sum(path.stat().st_size for path in _both(self.path) if path.exists())
 
+    @property
+    def log_byte_count(self) -> int:
+        """Of its write-ahead log, which can't be folded in while anybody reads."""
+        log = _both(self.path)[1]
+        return log.stat().st_size if log.exists() else 0
+
     def keep(self) -> None:
         """From now on this is the table's file, in place of the one before, which goes when it is let go."""
         self._folder.keep(self.path)

@@ -142,3 +142,22 @@ def test_what_the_history_lost_meanwhile_comes_out_of_the_log(
         replica.merge_on_apply()
         assert replica.state.kind is StateKind.MERGE_ON_APPLY
         assert (replica.visible_seq, replica.get(5)) == (9, {"id": 5, "v": 5})
+
+
+def test_a_long_log_of_writes_under_a_reader_is_a_reason_to_build_anew(
+    primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        replica.merge_on_apply()
+        before = replica.state
+        with replica.view() as view:
+            primary.commit(*(put(key, key) for key in range(1000)))
+            replica.advance()
+            assert not replica.wants_merge_on_apply
+            monkeypatch.setattr("flight_replica.replica.native_states.LOG_BYTES_MIN", 1000)
+            assert replica.wants_merge_on_apply
+            replica.merge_on_apply()
+            assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 2
+            assert len(view.execute("SELECT * FROM t").read_all()) == 3
+        assert replica.state is not before
+        assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 1
