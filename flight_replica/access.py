@@ -36,13 +36,12 @@ class ServerAccess:
         """Take the accounts of this file, as it is now; how many are others. Raises `ConfigError`."""
         assert self.users is not None, "a server that asks for passwords"
         change = self.users.use(path)
-        for what, names in (
-            ("added", change.added),
-            ("removed", change.removed),
-            ("changed", change.changed),
-        ):
-            for name in names:
-                logger.info("user %s user=%s file=%s", what, name, path)
+        for name in change.added:
+            logger.info("user added user=%s file=%s", name, path)
+        for name in change.removed:
+            logger.info("user removed user=%s file=%s", name, path)
+        for name in change.changed:
+            logger.info("user changed user=%s file=%s", name, path)
         return len(change.added) + len(change.removed) + len(change.changed)
 
     @property
