@@ -70,7 +70,10 @@ def _range(file: BaseFile, name: str) -> tuple[int, int] | None:
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
         columns = [group.column(index) for index in range(group.num_columns)]
-        statistics = next((c.statistics for c in columns if c.path_in_schema == name), None)
+        of_name = [column.statistics for column in columns if column.path_in_schema == name]
+        if len(of_name) != 1:  # `a.b` may also be field `b` of the column `a`
+            return None
+        (statistics,) = of_name
         if statistics is None or not statistics.has_min_max or not isinstance(statistics.min, int):
             return None
         smallest.append(statistics.min)

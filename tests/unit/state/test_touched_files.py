@@ -130,3 +130,19 @@ def test_every_row_counts_once_whatever_files_are_touched(
         state.apply(op_batch(schema, [(seq, *change)]), seq)
         assert rows_of(state, database) == expected
     state.close()
+
+
+def test_a_key_whose_name_is_also_the_path_of_a_field_is_not_mistaken_for_it(
+    tmp_path: Path, database: duckdb.DuckDBPyConnection
+) -> None:
+    nested = Column("a", pa.struct([pa.field("b", pa.int64())]))
+    schema = TableSchema((nested, Column("a.b", pa.int64(), False)), ("a.b",))
+    base = ParquetBase(tmp_path / "base", schema)
+    rows = pa.table({"a": pa.array([{"b": 100}], nested.type), "a.b": pa.array([1])})
+    base.publish([(rows, [])], base_seq=10)
+    state = ParquetState(database, 1, base.snapshot, tmp_path / "state")
+    state.apply(op_batch(schema, [(11, *put({"b": 7}, 1, schema=schema))]), 11)
+    session = database.cursor()
+    assert session.sql(state.relation(state.position(session))).fetchall() == [({"b": 7}, 1)]
+    session.close()
+    state.close()
