@@ -136,7 +136,7 @@ class Visitors:
             with self._lock:
                 self._browsers.pop(mark, None)
             raise
-        return Visitor(login.user, browser.csrf, lambda: self._is_good(mark, browser))
+        return Visitor(login.user, browser.csrf, lambda: self._is_good(mark, browser, login.user))
 
     def _used(self, mark: bytes) -> _BrowserLogin | None:
         browser = self._browsers.get(mark)
@@ -155,15 +155,15 @@ class Visitors:
             browser.token = login.reply.removeprefix("Bearer ")
         return login
 
-    def _is_good(self, mark: bytes, browser: _BrowserLogin) -> bool:
+    def _is_good(self, mark: bytes, browser: _BrowserLogin, user: User) -> bool:
+        """Whether the login is still kept, and its user is the same with the same rights."""
         with self._lock:
             if self._browsers.get(mark) is not browser:
                 return False
         try:
-            self._checked(browser)
+            return self._checked(browser).user == user
         except Unauthenticated:
             return False
-        return True
 
 
 def cookie_name(request: HTTPConnection) -> str:

@@ -57,8 +57,11 @@ def database_families(read: Callable[[], DatabaseMemory]) -> Iterator[Metric]:
 
 
 def disk_families(directory: Path) -> Iterator[Metric]:
-    """The file system in which the server keeps its files."""
-    found = os.statvfs(directory)
+    """The file system in which the server keeps its files; none where the folder is gone."""
+    try:
+        found = os.statvfs(directory)
+    except OSError:  # a folder below /tmp that was tidied up; everything else is still to be told
+        return
     yield gauge(
         "data_free_bytes", "Free for this user where the files are.", one(found.f_bavail * found.f_frsize)
     )

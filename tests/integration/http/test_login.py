@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from http.cookies import SimpleCookie
@@ -10,7 +11,7 @@ from pathlib import Path
 import httpx
 import jwt
 import pytest
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -20,6 +21,7 @@ from flight_replica.flightsql.tokens import Tokens
 from flight_replica.flightsql.users import UsersFile
 from flight_replica.http.limits import HttpLimits
 from flight_replica.http.site import site_of
+from flight_replica.http.visitors import Visitors
 from tests.accounts import write_users
 from tests.integration.http.conftest import PASSWORDS, ServeHttp
 
@@ -142,6 +144,25 @@ def test_a_user_with_another_password_is_out_at_once(serve_http: ServeHttp, user
         assert client.get("/api/session").status_code == 200
         write_users(users, ann={"password": "another"})
         assert client.get("/api/session").status_code == 401
+
+
+def test_what_a_browser_began_ends_when_its_user_s_rights_change(users: Path) -> None:
+    visitors = Visitors(BasicLogins(UsersFile(users), Tokens()), HttpLimits())
+    cookie = f"flight-replica-80={visitors.log_in('ann', PASSWORDS['ann'])}".encode()
+    scope = {"type": "http", "scheme": "http", "server": ("localhost", 80), "path": "/", "query_string": b""}
+    request = HTTPConnection({**scope, "headers": [(b"host", b"localhost"), (b"cookie", cookie)]})
+    before = visitors.visitor(request)
+    assert before.is_still_good()
+    # The same password, and less to read.
+    accounts = json.loads(users.read_text())
+    accounts["users"]["ann"]["read"] = ["items"]
+    newer = users.with_suffix(".new")
+    newer.write_text(json.dumps(accounts))
+    newer.replace(users)
+    assert not before.is_still_good()
+    after = visitors.visitor(request)
+    assert after.is_still_good()
+    assert "orders" not in after.user.read
 
 
 def test_a_login_nobody_uses_ends_and_so_does_one_too_many(serve_http: ServeHttp, users: Path) -> None:

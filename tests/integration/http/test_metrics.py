@@ -271,6 +271,12 @@ def test_a_primary_tells_its_own(tmp_path: Path) -> None:
         rows(f"grpc://127.0.0.1:{server.port}", "CREATE TABLE t (id BIGINT PRIMARY KEY)")
         rows(f"grpc://127.0.0.1:{server.port}", "INSERT INTO t VALUES (1)")
         text = metrics.exposition("", OpenLogins().login({}, False).user)[0].decode()
+        # Tidied up by somebody else: what is told of the disk is missing, and nothing else.
+        (tmp_path / "primary").rename(tmp_path / "away")
+        without = metrics.exposition("", OpenLogins().login({}, False).user)[0].decode()
+        assert "flight_replica_data_free_bytes" in text
+        assert "flight_replica_data_free_bytes" not in without
+        assert "flight_replica_table_visible_seq" in without
     values = {
         (sample.name, sample.labels.get("kind")): sample.value
         for family in parse_text(text)
