@@ -256,7 +256,7 @@ class State(Section):
         60.0, "how long a newer base may take to catch up before it is given up"
     )
     native_disk_bytes_max: Annotated[int, SIZE] = setting(
-        64 << 30, "a table whose native copy may be larger stays on merge on read; 0: all do"
+        64 << 30, "for all native copies together; a table that may not fit stays on merge on read; 0: all do"
     )
     base_poll_seconds: Annotated[float, SECONDS_ABOVE_ZERO] = setting(
         5.0, "how often a newer base is looked for"
