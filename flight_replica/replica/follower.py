@@ -116,6 +116,8 @@ class Follower:
         except Exception as error:  # the feed is read again from what is visible
             _log.warning("following failed table=%s error=%s", self._replica.table, error)
             self._say(f"following failed: {error}")
+            if self._replica.is_loaded and self._replica.wants_examining:
+                self._rebase_wanted.set()
             self._stop.wait(backoff.next_seconds())
 
     def _follow_once(self, backoff: Backoff) -> None:

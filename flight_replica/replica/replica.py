@@ -565,7 +565,9 @@ class Replica:
             self._adopt(state)
 
     def examine(self) -> None:
-        """Read a native state of an earlier process through, once; a base takes the place of a damaged one.
+        """Read a native state that isn't proven sound through, once; a base takes the place of a damaged one.
+
+        That is one of an earlier process, and one on which an apply failed by its file or for want of room.
 
         Raises as `rebase` where that can't be; then the damaged state goes on answering what it can.
         """
@@ -576,7 +578,7 @@ class Replica:
                 state.check()
                 return
             except StateNotUsable as error:
-                state.file.condemn(str(error))
+                state.give_up(str(error))
         if isinstance(self.base, OnDemandBase):
             self.base.want(self.visible_seq)
         self._hotswap("examine")
@@ -588,6 +590,12 @@ class Replica:
         except NotCaughtUp:
             drain(self.log, state, self.settings.commit_bytes_max)
             catch_up(self, state)
+
+    @property
+    def wants_examining(self) -> bool:
+        """Whether `examine` has something to do."""
+        state = self._slot.current
+        return isinstance(state, NativeState) and not state.is_checked
 
     @property
     def wants_merge_on_apply(self) -> bool:

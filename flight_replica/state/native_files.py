@@ -55,6 +55,10 @@ class NativeFile:
         self._fault = fault
         self._folder.forget(self.path)
 
+    def forget(self) -> None:
+        """It doesn't count any more, and is removed when it is let go."""
+        self._folder.forget(self.path)
+
     def let_go(self) -> None:
         """It isn't attached any longer: it stays for the next process where it counts, else it goes."""
         self._folder.let_go(self.path, self._fault)

@@ -8,6 +8,7 @@ the disk, and a later process goes on with it (native_files.py, native_record.py
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
@@ -28,8 +29,11 @@ from flight_replica.state.state import Row, StateKind, StatePosition
 from flight_replica.state.tail import key_row, one_row
 from flight_replica.state.writing import registered, transaction
 
+_log = logging.getLogger(__name__)
+
 _SEQ_MAX = 2**64 - 1
 _CORRUPT = "Corrupt database file"  # how DuckDB begins when a block's checksum is another one
+_LOST = "has been invalidated"  # … and what it says of a database of which a checkpoint failed
 CHECKED_AT_ONCE_BYTES = 128 << 20  # a larger file is read through once the table is served
 
 
@@ -125,12 +129,33 @@ class NativeState:
 
     @contextmanager
     def _noticing_damage(self) -> Iterator[None]:
-        """What the disk doesn't give back as it was written is a reason to look at all of it."""
+        """What the disk doesn't give back as it was written, or take, is a reason to look at all of it."""
         try:
             yield
         except duckdb.Error as error:
-            self.is_checked = self.is_checked and _CORRUPT not in str(error)
+            if _CORRUPT in str(error) or self._is_lost():
+                self.is_checked = False
             raise
+
+    def _is_lost(self) -> bool:
+        """Whether DuckDB refuses the database from now on, as it does after a checkpoint that failed."""
+        with closing(self._connection.cursor()) as session:
+            try:
+                self.position(session)
+            except duckdb.Error:
+                return True
+        return False
+
+    def give_up(self, reason: str) -> None:
+        """A later process is not to go on with it. A damaged file is set aside when it is let go.
+
+        One that the disk had no room for goes: nothing is wrong with it, and room is what is wanted.
+        """
+        if _LOST in reason:
+            _log.warning("native state given up file=%s reason=%s", self.file.path.name, reason)
+            self.file.forget()
+        else:
+            self.file.condemn(reason)
 
     def add_columns(self, schema: TableSchema) -> None:
         added = list(enumerate(schema.columns))[len(self.schema.columns) :]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -203,3 +204,34 @@ def test_damage_that_is_found_while_it_is_served_gives_way_to_a_base(
         until(lambda: set_aside(tmp_path) == 1, "the damaged file is set aside")
         assert "native state reopened" in caplog.text
         assert table.replica.get(4) == {"id": 4, "v": 40}
+
+
+def test_a_state_that_the_disk_has_no_room_for_gives_way_to_a_base(
+    primary: SmallTable, tmp_path: Path
+) -> None:
+    """DuckDB refuses a database of which a checkpoint failed; nothing is wrong with what it had committed."""
+    with served(primary, tmp_path) as table:
+        state = table.replica.state
+        with closing(table.replica.view()) as reader:
+            limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))  # as where the disk is full
+            try:
+                with pytest.raises(duckdb.IOException, match="invalidated"):
+                    _checkpoint(table)
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            primary.commit(put(5, 50))
+            until(lambda: table.replica.state is not state, "another state has taken its place")
+            assert reader.positions[0].visible_seq == 4
+        until(lambda: table.replica.get(5) == {"id": 5, "v": 50}, "what came is shown")
+        until(lambda: table.replica.state.kind is StateKind.MERGE_ON_APPLY, "a native state is made anew")
+        until(lambda: table.state == (TableState.SERVING, ""), "nothing is wrong any more")
+        assert set_aside(tmp_path) == 0
+        assert len(kept(tmp_path)) == 1
+
+
+def _checkpoint(table: TableReplica) -> None:
+    with closing(table.replica.view()) as view:
+        names = view.execute("SELECT database_name FROM duckdb_databases() WHERE path IS NOT NULL").read_all()
+    (name,) = names["database_name"].to_pylist()
+    table._workspace.session().execute(f"CHECKPOINT {name}")
