@@ -1,7 +1,7 @@
 """`HttpServer`: the HTTP side port of a server process, in a thread of its own.
 
-What passes: guard.py, connections.py. Who asks: visitors.py, login.py. What is answered: probes.py, and the
-routes that its owner gives.
+What passes: guard.py, connections.py, handshakes.py. Who asks: visitors.py, login.py. What is answered:
+probes.py, and the routes that its owner gives.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from flight_replica.flightsql.service import Service
 from flight_replica.flightsql.tls import ServerTls
 from flight_replica.http.connections import BoundedConnection
 from flight_replica.http.guard import Guard
+from flight_replica.http.handshakes import Handshakes
 from flight_replica.http.hosts import Hosts
 from flight_replica.http.limits import DEFAULT_HTTP_LIMITS, HttpLimits
 from flight_replica.http.login import login_routes
@@ -133,9 +134,10 @@ class _Server(uvicorn.Server):
 
 
 def _config(app: Guard, limits: HttpLimits, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    connection = BoundedConnection.under(limits)
     return uvicorn.Config(
         app,
-        http=BoundedConnection.under(limits),
+        http=connection if tls is None else Handshakes(connection, tls),  # type: ignore[arg-type]
         ws="none",
         loop="asyncio",
         lifespan="off",
@@ -147,7 +149,6 @@ def _config(app: Guard, limits: HttpLimits, tls: ssl.SSLContext | None) -> uvico
         timeout_keep_alive=limits.idle_seconds,
         timeout_graceful_shutdown=CLOSE_SECONDS,
         h11_max_incomplete_event_size=limits.header_bytes_max,
-        ssl_context_factory=None if tls is None else lambda *_: tls,
     )
 
 

@@ -168,6 +168,10 @@ def _text(body: dict[str, object], name: str, default: str | None = None) -> str
     found = body.get(name, default)
     if not isinstance(found, str):
         raise InvalidStatement(f"{name!r} has to be a text")
+    try:
+        found.encode()
+    except UnicodeEncodeError:  # JSON can write half of a pair
+        raise InvalidStatement(f"{name!r} is not valid Unicode text") from None
     return found
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 ROWS_MAX = 1000
 CELL_CHARACTERS_MAX = 1000
 TEXT_CHARACTERS_MAX = 4_000_000  # of all cells
+_ELEMENTS_MAX = CELL_CHARACTERS_MAX // 2 + 1  # of a list: each takes two characters, so no more are seen
 
 
 @dataclass(slots=True)
@@ -74,10 +75,11 @@ def _nested(value: pa.Scalar) -> str:
         parts = [pa.repeat(value[i], 1) for i in range(kind.num_fields)]  # also of fields of one name
         texts = [_part(cell_texts(part)[0]) for part in parts]
         return "{" + ", ".join(f"{field.name}: {text}" for field, text in zip(kind, texts, strict=True)) + "}"
+    shown_of = value.values.slice(0, _ELEMENTS_MAX)
     if pa.types.is_map(kind):
-        keys, items = cell_texts(value.values.field(0)), cell_texts(value.values.field(1))
+        keys, items = cell_texts(shown_of.field(0)), cell_texts(shown_of.field(1))
         return "{" + ", ".join(f"{key}={_part(item)}" for key, item in zip(keys, items, strict=True)) + "}"
-    return "[" + ", ".join(map(_part, cell_texts(value.values))) + "]"
+    return "[" + ", ".join(map(_part, cell_texts(shown_of))) + "]"
 
 
 def _part(text: str | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -12,6 +14,7 @@ from flight_replica.flightsql.auth import BasicLogins
 from flight_replica.flightsql.tls import read_server_tls
 from flight_replica.flightsql.tokens import Tokens
 from flight_replica.flightsql.users import UsersFile
+from flight_replica.http.limits import HttpLimits
 from tests.certificates import Authority
 from tests.integration.http.conftest import PASSWORDS, ServeHttp
 
@@ -66,3 +69,28 @@ def test_a_renewed_certificate_is_shown_to_those_who_come_and_drops_nobody(
     assert httpx.get(f"{server.url}/livez", verify=_context(new)).status_code == 200
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{server.url}/livez", verify=_context(old))
+
+
+def test_who_begins_no_handshake_takes_no_more_than_his_connections_and_is_let_go(
+    serve_http: ServeHttp, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.signed("server")
+    limits = HttpLimits(connections_max=3, header_seconds=0.5)
+    server = serve_http(tls=read_server_tls(pair.certificate, pair.key), limits=limits)
+    silent = [socket.create_connection(("127.0.0.1", server.port), 60.0) for _ in range(10)]
+    for connection in silent:
+        with connection, suppress(ConnectionResetError):
+            assert connection.recv(1) == b""
+    assert httpx.get(f"{server.url}/livez", verify=_context(authority)).status_code == 200
+
+
+def test_what_is_no_tls_is_closed(serve_http: ServeHttp, tmp_path: Path) -> None:
+    pair = Authority(tmp_path).signed("server")
+    server = serve_http(tls=read_server_tls(pair.certificate, pair.key))
+    with socket.create_connection(("127.0.0.1", server.port), 60.0) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        with suppress(ConnectionResetError):
+            assert b"alive" not in connection.recv(1000)
+            assert connection.recv(1000) == b""
+    assert server.connections == 0

@@ -57,8 +57,11 @@ def test_what_is_refused_is_told_with_its_kind(client: httpx.Client, sql: str, e
     assert found["message"]
 
 
+HALF_A_PAIR = b'{"sql": "SELECT 1", "session": "\\ud800"}'
+
+
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{", b'{"sql": 1}', b'{"sql": "SELECT 1", "session": {}}', b"\xff"]
+    "body", [b"", b"[]", b"{", b'{"sql": 1}', b'{"sql": "SELECT 1", "session": {}}', b"\xff", HALF_A_PAIR]
 )
 def test_a_body_that_is_no_statement_is_refused(client: httpx.Client, body: bytes) -> None:
     answer = client.post("/api/sql", content=body, headers={"content-type": "application/json"})

@@ -48,6 +48,26 @@ def test_a_long_value_is_cut() -> None:
     assert text.endswith("…")
 
 
+@pytest.mark.parametrize(
+    ("kind", "begin"),
+    [
+        (pa.list_(pa.int8()), "[1, 1, 1"),
+        (pa.list_(pa.string()), "[, , ,"),
+        (pa.map_(pa.int8(), pa.int8()), "{1=1, 1=1"),
+    ],
+)
+def test_of_a_long_list_only_what_is_seen_is_made_text(
+    kind: pa.DataType, begin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elements: dict[str, object] = {"[1": [1] * 100_000, "[,": [""] * 100_000, "{1": [(1, 1)] * 100_000}
+    sizes: list[int] = []
+    monkeypatch.setattr(values, "cell_texts", lambda column: sizes.append(len(column)) or cell_texts(column))
+    (text,) = cell_texts(pa.array([elements[begin[:2]]], kind))
+    assert text is not None
+    assert (text.startswith(begin), text[-1], len(text)) == (True, "…", CELL_CHARACTERS_MAX)
+    assert max(sizes) <= CELL_CHARACTERS_MAX
+
+
 def test_the_first_rows_are_taken_and_no_more_batches() -> None:
     schema = pa.schema({"n": pa.int64()})
     taken = []
