@@ -28,6 +28,7 @@ class Gate:
         self._logins = logins
         self._lock = threading.Lock()
         self._ends: set[threading.Event] = set()  # of the streams that are open
+        self._open_count = 0  # those of them that needed no login
         self._is_closed = False
 
     def answer(self, context: grpc.ServicerContext, work: Callable[[User], T]) -> T:
@@ -39,13 +40,21 @@ class Gate:
         self, context: grpc.ServicerContext, work: Callable[[Login, Stream], Iterator[T]]
     ) -> Iterator[T]:
         """The same for a stream."""
-        with in_request(_request_id(context)), self._call(context), self.stream(context) as stream:
-            yield from work(self._login(context), stream)
+        with in_request(_request_id(context)), self._call(context):
+            login = self._login(context)
+            with self._stream(context, is_open=False) as stream:
+                yield from work(login, stream)
 
-    def check(self, context: grpc.ServicerContext) -> None:
-        """Let nobody pass who may not call at all."""
-        with self._call(context):
-            self._login(context)
+    def open_answers(
+        self, context: grpc.ServicerContext, work: Callable[[Stream], Iterator[T]]
+    ) -> Iterator[T]:
+        """The same for a stream that needs no login; these leave half of the streams to users."""
+        with (
+            in_request(_request_id(context)),
+            self._call(context),
+            self._stream(context, is_open=True) as stream,
+        ):
+            yield from work(stream)
 
     def _login(self, context: grpc.ServicerContext) -> Login:
         headers: dict[str, list[str | bytes]] = {}
@@ -57,13 +66,16 @@ class Gate:
         return login
 
     @contextmanager
-    def stream(self, context: grpc.ServicerContext) -> Iterator[Stream]:
+    def _stream(self, context: grpc.ServicerContext, *, is_open: bool) -> Iterator[Stream]:
         """One more stream. Raises `Busy`."""
         ended = threading.Event()
+        most = self.limits.admin_streams_max
         with self._lock:
-            if self._is_closed or len(self._ends) >= self.limits.admin_streams_max:
-                raise Busy(f"{self.limits.admin_streams_max} streams are open (admin_streams_max)")
+            is_full = self._is_closed or len(self._ends) >= most
+            if is_full or (is_open and self._open_count >= most // 2):
+                raise Busy(f"{most // 2 if is_open else most} streams are open (admin_streams_max)")
             self._ends.add(ended)
+            self._open_count += is_open
         try:
             if not context.add_callback(ended.set):
                 ended.set()
@@ -71,6 +83,7 @@ class Gate:
         finally:
             with self._lock:
                 self._ends.discard(ended)
+                self._open_count -= is_open
 
     def close(self) -> None:
         """End every stream, also those that would begin later."""

@@ -1,7 +1,7 @@
 """The standard health service, `grpc.health.v1`: "" is the server, every other name a table.
 
 Anybody who reaches the port may ask, since probes can't log in: whoever knows a table's name learns whether
-it is served and well, and nothing else.
+it is served and well, and nothing else. Their streams are few, so that users' own are answered beside them.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from collections.abc import Iterator
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from flight_replica.admin.gate import Gate
-from flight_replica.control.health import Health, HealthBook
+from flight_replica.admin.gate import Gate, Stream
+from flight_replica.control.health import SERVER, Health, HealthBook
+from flight_replica.flightsql.users import User
 
 LOOK_SECONDS = 0.25  # how soon a watcher hears of a change
 
@@ -35,7 +36,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     def Watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.ServicerContext
     ) -> Iterator[health_pb2.HealthCheckResponse]:
-        with self._gate.stream(context) as stream:
+        def watch(stream: Stream) -> Iterator[health_pb2.HealthCheckResponse]:
             told: Health | None = None
             while True:
                 found = self._book.of(request.service)
@@ -44,6 +45,22 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
                     yield _response(found)
                 if not stream.wait(LOOK_SECONDS):
                     return
+
+        return self._gate.open_answers(context, watch)
+
+    def List(
+        self, request: health_pb2.HealthListRequest, context: grpc.ServicerContext
+    ) -> health_pb2.HealthListResponse:
+        """Names are for those who log in: the server, and the tables that the user may read."""
+
+        def listed(user: User) -> health_pb2.HealthListResponse:
+            names = [SERVER, *(name for name in self._book.names() if name in user.read)]
+            found = {name: self._book.of(name) for name in names}
+            return health_pb2.HealthListResponse(
+                statuses={n: _response(h) for n, h in found.items() if h is not Health.UNKNOWN}
+            )
+
+        return self._gate.answer(context, listed)
 
 
 def _response(health: Health) -> health_pb2.HealthCheckResponse:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from google.protobuf.message import Message
+
 from flight_replica._pb import admin_pb2 as pb
 from flight_replica.control.status import PinStatus, ServerInfo, SessionStatus, TableStatus
 from flight_replica.control.steering import Rebased, TableDetails
@@ -68,11 +70,11 @@ def rebased_message(rebased: Rebased) -> pb.Rebased:
 
 
 def query_message(query: RunningQuery) -> pb.Query:
-    return pb.Query(**_sendable(asdict(query)))
+    return pb.Query(**_sent(query, pb.Query))
 
 
 def ended_query_message(record: QueryRecord) -> pb.EndedQuery:
-    return pb.EndedQuery(**_sendable(asdict(record)))
+    return pb.EndedQuery(**_sent(record, pb.EndedQuery))
 
 
 def session_message(session: SessionStatus) -> pb.Session:
@@ -83,9 +85,13 @@ def pin_message(pin: PinStatus) -> pb.Pin:
     return pb.Pin(**asdict(pin))
 
 
-def _sendable(fields: dict[str, object]) -> dict[str, object]:
-    """Texts that a client sent may hold halves of surrogate pairs, which no message carries."""
+def _sent(found: RunningQuery | QueryRecord, message: type[Message]) -> dict[str, object]:
+    """What the message has of a statement, by name: observers are told more than operators need.
+
+    Texts that a client sent may hold halves of surrogate pairs, which no message carries.
+    """
+    values = {name: getattr(found, name) for name in message.DESCRIPTOR.fields_by_name}
     return {
         name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-        for name, value in fields.items()
+        for name, value in values.items()
     }

@@ -10,14 +10,14 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from flight_replica._pb import admin_pb2, admin_pb2_grpc
-from flight_replica.admin.gate import Gate
+from flight_replica.admin.gate import Gate, Stream
 from flight_replica.admin.health import HealthServicer
 from flight_replica.admin.limits import DEFAULT_ADMIN_LIMITS, AdminLimits
 from flight_replica.admin.servicer import AdminServicer
 from flight_replica.control.control import Control
 from flight_replica.control.health import HealthBook
 from flight_replica.errors import ConfigError
-from flight_replica.flightsql.auth import Logins, OpenLogins
+from flight_replica.flightsql.auth import Login, Logins, OpenLogins
 from flight_replica.flightsql.tls import ServerTls
 
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
@@ -110,5 +110,7 @@ class _Reflection(reflection.ReflectionServicer):  # type: ignore[misc]
     def ServerReflectionInfo(
         self, request_iterator: Iterator[object], context: grpc.ServicerContext
     ) -> Iterator[object]:
-        self._gate.check(context)
-        yield from super().ServerReflectionInfo(request_iterator, context)
+        def reflect(login: Login, stream: Stream) -> Iterator[object]:
+            yield from super(_Reflection, self).ServerReflectionInfo(request_iterator, context)
+
+        return self._gate.answers(context, reflect)

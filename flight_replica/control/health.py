@@ -29,6 +29,10 @@ class HealthBook:
         self._control = control
         self._has_been_ready = False  # each of its tables could be read, at one time
 
+    def names(self) -> list[str]:
+        """Of the tables."""
+        return [table.name for table in self._control.every_table()]
+
     def of(self, name: str) -> Health:
         """Of the table of this name, or of the server."""
         tables = self._control.every_table()

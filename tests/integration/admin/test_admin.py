@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,6 +14,7 @@ import jwt
 import pytest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from pyarrow import flight
 
@@ -20,6 +22,7 @@ from flight_replica._pb import admin_pb2 as pb
 from flight_replica._pb import admin_pb2_grpc
 from flight_replica.admin.limits import AdminLimits
 from flight_replica.admin.server import AdminServer
+from flight_replica.client import query as run_query
 from flight_replica.errors import ConfigError
 from flight_replica.flightsql.auth import BasicLogins, JwtLogins, Logins
 from flight_replica.flightsql.jwt_logins import JwtSettings, JwtVerifier
@@ -137,6 +140,56 @@ def test_a_watcher_of_a_table_that_is_not_there_hears_when_it_comes_and_goes(
     watching.cancel()
 
 
+def test_watchers_who_log_in_nowhere_leave_streams_to_users(pair: Pair) -> None:
+    limits = AdminLimits(admin_streams_max=4)
+    with (
+        closing(AdminServer(pair.control, "127.0.0.1", 0, limits=limits)) as server,
+        opened(server) as channel,
+    ):
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service="orders")
+        watching = [stub.Watch(request, timeout=SECONDS) for _ in range(2)]
+        assert [next(each).status for each in watching] == [SERVING, SERVING]
+        third = stub.Watch(request, timeout=SECONDS)
+        assert refused(lambda: next(third)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        admin = Admin(channel)
+        status = admin.WatchStatus(pb.WatchStatusRequest())
+        assert next(status).server.product == "replica"
+        # What asks for services is a stream too, for as long as its client wants.
+        asking = threading.Event()
+        stub_of_reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+        asked = iter([reflection_pb2.ServerReflectionRequest(list_services="")])
+
+        def requests() -> Iterator[object]:
+            yield from asked
+            asking.wait(SECONDS)
+
+        reflected = stub_of_reflection.ServerReflectionInfo(requests(), timeout=SECONDS)
+        assert next(reflected).list_services_response.service
+        fifth = admin.WatchStatus(pb.WatchStatusRequest())
+        assert refused(lambda: next(fifth)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        asking.set()
+        for each in (*watching, status, reflected):
+            each.cancel()
+
+
+def test_health_lists_to_a_user_what_he_may_read(pair: Pair, tmp_path: Path) -> None:
+    path = write_users(
+        tmp_path / "users.json", ann={"password": "ann's"}, bob={"password": "bob's", "read": ["items"]}
+    )
+    with served(pair, BasicLogins(UsersFile(path), Tokens(seconds=60))) as server, opened(server) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+
+        def listed(**headers: str) -> dict[str, int]:
+            request = health_pb2.HealthListRequest()
+            found = stub.List(request, timeout=SECONDS, metadata=tuple(headers.items()))
+            return {name: found.statuses[name].status for name in found.statuses}
+
+        assert listed(authorization=basic("ann", "ann's")).items() >= {"": SERVING, "orders": SERVING}.items()
+        assert listed(authorization=basic("bob", "bob's")).keys() == {""}
+        assert refused(listed) is grpc.StatusCode.UNAUTHENTICATED
+
+
 def test_the_server_is_not_serving_once_it_drains(tmp_path: Path) -> None:
     with served_pair(tmp_path) as pair, served(pair) as server, opened(server) as channel:
         assert health(channel) == SERVING
@@ -174,6 +227,22 @@ def test_a_watched_status_goes_on_until_its_client_goes(channel: grpc.Channel) -
     for seconds in (0.001, 1e9, float("nan"), -1.0):
         refusing = Admin(channel).WatchStatus(pb.WatchStatusRequest(interval_seconds=seconds))
         assert refused(lambda refusing=refusing: next(refusing)) is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_statements_that_took_long_are_listed(
+    channel: grpc.Channel, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair.control.slow, "slow_seconds", 0.0)
+    run_query(pair.uri, "SELECT count(*) AS n FROM orders")
+
+    def listed() -> pb.ListSlowQueriesResponse:
+        return Admin(channel).ListSlowQueries(pb.ListSlowQueriesRequest())
+
+    until(lambda: len(listed().queries) > 0, "it has ended")
+    found = listed().queries[0]
+    assert (found.sql, found.outcome, found.rows) == ("SELECT count(*) AS n FROM orders", "done", 1)
+    assert found.visible_seqs == {"orders": pair.seq("orders")}
+    assert found.seconds > 0
 
 
 def test_a_running_query_is_listed_and_cancelled(channel: grpc.Channel, pair: Pair) -> None:
