@@ -105,8 +105,8 @@ def _type(setting: Setting) -> Callable[[str], str]:
     def checked(text: str) -> str:
         try:
             kind.of_flag(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} isn't {kind.expected}") from None
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} isn't {kind.instead(error)}") from None
         return text
 
     return checked

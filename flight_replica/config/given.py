@@ -68,6 +68,8 @@ class FileText:
             lines = key_lines(text.replace("\r\n", "\n"))
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(_no_toml(path, text, error)) from error
+        except ValueError as error:  # Python's, which reads no number of more than 4300 digits
+            raise ConfigError(f"{path}: a number in it has too many digits") from error
         except RecursionError as error:
             raise ConfigError(f"{path}: tables or lists in it are nested too deeply") from error
         return cls(path, document, lines)

@@ -65,6 +65,17 @@ _SECONDS_BY_UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d
 _WITH_UNIT = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]+)", re.ASCII)
 _NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 _FOUND_CHARACTERS_MAX = 60  # of a wrong value in an error
+_AMOUNT_MAX = (1 << 63) - 1  # of bytes, ops, things; DuckDB and Arrow count in int64
+_SEQ_MAX = (1 << 64) - 1
+_SECONDS_MAX = 100 * 365 * 86_400.0  # Python waits for 292 years at most, and with OverflowError beyond
+
+
+class _TooMuch(ValueError):
+    """Right, but beyond what can be counted or waited for."""
+
+    def __init__(self, at_most: str) -> None:
+        super().__init__(at_most)
+        self.at_most = at_most
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +102,15 @@ class Kind:
     def _validated(self, value: object) -> object:
         try:
             return self.read(value)
-        except ValueError:
+        except ValueError as error:
             # The value isn't repeated: the setting may be a secret, which this doesn't know.
-            raise PydanticCustomError("kind", "expected {expected}", {"expected": self.expected}) from None
+            raise PydanticCustomError(
+                "kind", "expected {expected}", {"expected": self.instead(error)}
+            ) from None
+
+    def instead(self, error: ValueError) -> str:
+        """What was expected, where reading a value raised this."""
+        return f"at most {error.at_most}" if isinstance(error, _TooMuch) else self.expected
 
     def of_flag(self, text: str) -> object:
         """The value of a flag's text. Raises `ValueError`."""
@@ -129,41 +146,50 @@ def memory_text(size_bytes: int | None) -> str | None:
 # --- reading --------------------------------------------------------------------------------------------
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _count(value: object) -> int:
+def _whole(value: object, most: int = _AMOUNT_MAX) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise ValueError
+    if value > most:
+        raise _TooMuch(str(most))
     return value
+
+
+def _seq(value: object) -> int:
+    return _whole(value, _SEQ_MAX)
+
+
+def _number(text: str) -> float:
+    """What digits, with or without a point, say; exact where it can be counted."""
+    return int(text) if "." not in text and len(text) <= len(str(_SEQ_MAX)) else float(text)
 
 
 def _with_unit(text: str, units: Mapping[str, float]) -> float:
     matched = _WITH_UNIT.fullmatch(text.strip())
     if matched is None or matched[2].lower() not in units:
         raise ValueError
-    number = float(matched[1]) if "." in matched[1] else int(matched[1])
-    return number * units[matched[2].lower()]
+    return _number(matched[1]) * units[matched[2].lower()]
 
 
 def _size(value: object) -> int:
     if isinstance(value, str):
-        return int(_with_unit(value, _BYTES_BY_UNIT))
-    return _count(value)
+        amount = _with_unit(value, _BYTES_BY_UNIT)
+        return _whole(int(amount) if amount < math.inf else _AMOUNT_MAX + 1)
+    return _whole(value)
 
 
 def _duration(value: object, unit: float) -> float:
     """In `unit`, which is in seconds."""
     if isinstance(value, str):
-        amount = _with_unit(value, _SECONDS_BY_UNIT) / unit
-        return round(amount, 9)  # 250 ms are 250.0, not 249.99999999999997
-    if not _is_number(value):
+        amount = round(
+            _with_unit(value, _SECONDS_BY_UNIT) / unit, 9
+        )  # 250 ms are 250.0, not 249.99999999999997
+    elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+        amount = value
+    else:
         raise ValueError
-    amount = float(value)  # type: ignore[arg-type]
-    if not 0 <= amount < math.inf:
-        raise ValueError
-    return amount
+    if amount > _SECONDS_MAX / unit:
+        raise _TooMuch("100 years")
+    return float(amount)
 
 
 def _text(value: object) -> str:
@@ -235,7 +261,7 @@ def _number_of(text: str) -> object:
     """The number that the text is, or else the text."""
     if not _NUMBER.fullmatch(text):
         return text
-    return float(text) if "." in text else int(text)
+    return _number(text)
 
 
 def _switch_of(text: str) -> object:
@@ -248,8 +274,8 @@ def _texts_of(text: str) -> object:
 
 # --- kinds ----------------------------------------------------------------------------------------------
 
-COUNT = Kind("a number from 0", _count, _number_of)
-ABOVE_ZERO = replace(COUNT, expected="a number above 0", read=_above_zero(_count))
+COUNT = Kind("a number from 0", _whole, _number_of)
+ABOVE_ZERO = replace(COUNT, expected="a number above 0", read=_above_zero(_whole))
 SIZE = Kind('bytes, or a size such as "4GB" or "500MiB"', _size, _number_of)
 SIZE_ABOVE_ZERO = Kind(
     'a number above 0 of bytes, or a size such as "500MiB"', _above_zero(_size), _number_of
@@ -276,7 +302,7 @@ TEXT = Kind("a text", _text)
 TEXTS = Kind("a list of texts", _texts, _texts_of)
 COLUMNS = Kind('columns, such as "a,b" or ["a", "b"]', _columns)
 TEXT_COLUMNS = Kind('columns, such as "*" or ["a", "b?"]', _text_columns)
-SEQ = replace(COUNT, expected="a seq")
+SEQ = Kind("a seq", _seq, _number_of)
 SECRET = Kind("a text", _secret)
 PATH = Kind("the path of a file", _path, below=_below)
 PLACE = Kind("the path of a directory", _path, below=_below)

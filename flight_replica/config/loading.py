@@ -113,14 +113,16 @@ class _Loading(Generic[C]):
             return self._type.model_validate(self._nested())
         except ValidationError as error:
             for wrong in error.errors(include_url=False):
-                self._leave_out(tuple(str(part) for part in wrong["loc"]), wrong["type"] == "missing")
+                path = tuple(str(part) for part in wrong["loc"])
+                self._leave_out(path, None if wrong["type"] == "missing" else wrong["ctx"]["expected"])
         return self._type.model_validate(self._nested())
 
-    def _leave_out(self, path: SettingPath, is_missing: bool) -> None:
+    def _leave_out(self, path: SettingPath, expected: str | None) -> None:
+        """Tell what was `expected` instead of its value; None: it has none and needs one."""
         setting = self._setting(path)
         self._wrong.add(path)
-        if not is_missing:
-            self._problems.append(self._wrong_value(setting, self._values.pop(path)))
+        if expected is not None:
+            self._problems.append(self._wrong_value(setting, self._values.pop(path), expected))
             if not setting.is_required:
                 return
         else:
@@ -128,9 +130,8 @@ class _Loading(Generic[C]):
         stand_in = tomllib.loads(f"value = {setting.example}")["value"]
         self._values[path] = Value(path, stand_in, DEFAULT)
 
-    def _wrong_value(self, setting: Setting, value: Value) -> Problem:
+    def _wrong_value(self, setting: Setting, value: Value, expected: str) -> Problem:
         source = value.source
-        expected = setting.kind.expected
         if source.kind == "flag" and setting.is_of_a_table:
             text = source.shown.partition("=")[2]
             return Problem(source, f"{source.shown}: {text!r} isn't {expected}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,33 @@ def _is_refused(kind: Kind, value: object) -> bool:
 @pytest.mark.parametrize("value", [*WRONG, True, "4 gigs", "10 minutes", "1GB 2", "٣s", "1,5s", "4", "0x10"])
 def test_an_amount_is_nothing_else(kind: Kind, value: object) -> None:
     assert _is_refused(kind, value)
+
+
+DIGITS = "9" * 400
+
+
+@pytest.mark.parametrize("value", [1 << 63, f"{DIGITS}GB", f"{DIGITS}.5GB", "9300000 TB", int(DIGITS)])
+def test_a_size_has_an_end(value: object) -> None:
+    assert _is_refused(kinds.SIZE, value)
+    assert kinds.SIZE.read((1 << 63) - 1) == (1 << 63) - 1
+
+
+@pytest.mark.parametrize("value", ["36501d", 1e300, int(DIGITS), f"{DIGITS}d", f"{DIGITS}.5d"])
+def test_a_time_is_one_that_can_be_waited_for(value: object) -> None:
+    assert _is_refused(kinds.SECONDS, value)
+    assert _is_refused(kinds.MILLISECONDS, value if isinstance(value, str) else value * 1000)  # type: ignore[operator]
+    assert kinds.SECONDS.read("36500d") <= threading.TIMEOUT_MAX
+
+
+@pytest.mark.parametrize("kind", [kinds.COUNT, kinds.SIZE, kinds.SECONDS])
+def test_a_text_of_any_length_is_a_number_or_refused(kind: Kind) -> None:
+    """Python itself reads none of more than 4300 digits."""
+    assert _is_refused(kind, kind.of_text("9" * 5000))
+
+
+def test_a_seq_is_any_of_64_bits() -> None:
+    assert kinds.SEQ.of_flag(str((1 << 64) - 1)) == (1 << 64) - 1
+    assert _is_refused(kinds.SEQ, 1 << 64)
 
 
 def test_units_are_of_their_kind() -> None:

@@ -199,6 +199,7 @@ c = "x"
         ("[tables.t]\nbase = 'iceberg:x'\nbase_seq = -1", "3: tables.t.base_seq: expected a seq, found -1"),
         ("[tables.t]\nbase = 'iceberg:x'\nlineage = '1'", "3: tables.t.lineage: expected a UUID, found"),
         (PRIMARY + "tables = 5", "2: tables: expected a table"),
+        ("[log]\nslow_query_ms = 1e300", "2: log.slow_query_ms: expected at most 100 years, found 1e+300"),
     ],
 )
 def test_each_wrong_setting_of_a_replica_has_its_line_and_what_was_expected(
@@ -287,6 +288,7 @@ def test_a_secret_is_in_no_error(path: Path) -> None:
         (b"a = 1\na = 2\n", ":2: this is no TOML, column 6: Cannot overwrite a value"),
         (b'a = """\nx\n', ":3: this is no TOML: Unterminated"),
         (b"a = '\xff'", "isn't UTF-8, byte 5"),
+        (b"a = " + b"9" * 5000, "a number in it has too many digits"),
         (b"a = " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
     ],
 )
