@@ -7,7 +7,6 @@ import os
 import sys
 import time
 from contextlib import ExitStack
-from functools import partial
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from flight_replica.admin_port import open_admin
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from flight_replica.config import Loaded, ServerConfig
     from flight_replica.control.steering import Steering
     from flight_replica.flightsql.server import FlightSqlServer
-    from flight_replica.logs.slow_queries import SlowQueryLog
     from flight_replica.metrics.source import MeasuredService
     from flight_replica.tracing.exporter import Tracing
 
@@ -71,14 +69,23 @@ def serve_until_signal(
         _check_listen(address)
         server = FlightSqlServer(service, *address, access.limits, logins=access.logins, tls=access.tls)
         closing.callback(server.close)
-        slow_seconds = config.log.slow_query_ms / 1000 or SLOW_SECONDS  # 0: none is logged
-        control = Control(server, service, steering, slow_seconds=slow_seconds)
+        control = Control(server, service, steering)
         control.serves("flight", f"{access.scheme}://{address[0]}:{server.port}")
         reloading = Reloading(loaded, access, server)
         http = open_http(closing, server, service, control, config, access, reloading)
         slow_queries = SlowQueryLog(config.log.slow_query_ms, QueryText(config.log.query_text))
         server.activities.add_observer(slow_queries)
-        reloading.on_config(partial(_use_log, slow_queries, tracing))
+
+        def use_log(newer: ServerConfig) -> None:
+            """What SIGHUP may change about slow queries and the text of all."""
+            control.slow.slow_seconds = newer.log.slow_query_ms / 1000 or SLOW_SECONDS  # 0: none is logged
+            slow_queries.slow_query_ms = newer.log.slow_query_ms
+            slow_queries.query_text = QueryText(newer.log.query_text)
+            if tracing is not None:
+                tracing.queries.query_text = slow_queries.query_text
+
+        use_log(config)
+        reloading.on_config(use_log)
         if tracing is not None:
             _trace(tracing, server, service)
         admin = open_admin(closing, control, config, access, reloading)
@@ -124,16 +131,6 @@ def _drain(server: FlightSqlServer, seconds: float) -> None:
         logger.warning("drain over, calls are ended seconds=%g calls=%d", seconds, left)
     else:
         logger.info("drained")
-
-
-def _use_log(slow_queries: SlowQueryLog, tracing: Tracing | None, config: ServerConfig) -> None:
-    """Take what SIGHUP may have changed about slow queries and the text of all."""
-    from flight_replica.logs.query_text import QueryText
-
-    slow_queries.slow_query_ms = config.log.slow_query_ms
-    slow_queries.query_text = QueryText(config.log.query_text)
-    if tracing is not None:
-        tracing.queries.query_text = slow_queries.query_text
 
 
 def _end_if_lost(service: ClosableService) -> None:

@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 from pyarrow import flight
 
+from flight_replica._pb import admin_pb2 as pb
+from flight_replica.admin.client import AdminClient
 from flight_replica.client import query
 from flight_replica.errors import ReplicaError
+from flight_replica.log.credentials import basic
+from flight_replica.log.feed_client import Endpoint
 from tests.accounts import write_users
 from tests.certificates import Authority, Pair
 from tests.processes import Server, running, until
@@ -30,7 +34,10 @@ tls_key = "{key}"
 {limits}
 [log]
 level = "{level}"
+slow_query_ms = {slow_query_ms}
 [http]
+listen = "127.0.0.1:0"
+[admin]
 listen = "127.0.0.1:0"
 [base]
 publish_seconds = {publish_seconds}
@@ -49,6 +56,7 @@ class Reloaded:
         self.write()
         self.server = Server("primary", "--config", str(folder / "primary.toml"), "--limit", "pins_max=7")
         self.http = self.server.line().removeprefix("http on https://")
+        self.admin = self.server.line().removeprefix("admin on ")
 
     def write_users(self, *names: str) -> None:
         write_users(
@@ -57,7 +65,12 @@ class Reloaded:
         )
 
     def write(
-        self, pair: Pair | None = None, limits: str = "", level: str = "info", publish_seconds: str = "10"
+        self,
+        pair: Pair | None = None,
+        limits: str = "",
+        level: str = "info",
+        publish_seconds: str = "10",
+        slow_query_ms: int = 1000,
     ) -> None:
         pair = pair or self.first
         text = FILE.format(
@@ -66,6 +79,7 @@ class Reloaded:
             limits=limits,
             level=level,
             publish_seconds=publish_seconds,
+            slow_query_ms=slow_query_ms,
         )
         (self.folder / "primary.toml").write_text(text)
 
@@ -90,6 +104,14 @@ class Reloaded:
 
     def ask(self, sql: str, user: str = "ann") -> list[dict[str, object]]:
         return query(self.server.uri, sql, self.options(user)).to_pylist()
+
+    def slow_seconds(self) -> float:
+        """From when on a statement is in the list of slow ones."""
+        ca = self.authority.ca.read_bytes()
+        at = Endpoint(self.admin, tls_root_certs=ca, authorization=basic("ann", lambda: PASSWORD))
+        with AdminClient(at) as admin:
+            found = admin.call("ListSlowQueries", pb.ListSlowQueriesRequest())
+        return found.slow_seconds
 
     def shows(self, pair: Pair) -> bool:
         """Whether new connections get this certificate, on the Flight port and the HTTP port."""
@@ -139,6 +161,15 @@ def test_limits_and_the_level_change_and_each_change_is_told_with_old_new_and_so
     reloaded.reload("old=1000 new=1099511627776 source=default", 'old="debug" new="info"')
     assert len(reloaded.ask("SELECT range FROM range(1000)")) == 1000
     assert reloaded.reload("configuration read again, nothing changed")
+
+
+def test_the_list_of_slow_statements_follows_the_log_s_threshold(reloaded: Reloaded) -> None:
+    reloaded.write(slow_query_ms=250)
+    reloaded.reload("setting=log.slow_query_ms old=1000 new=250")
+    assert reloaded.slow_seconds() == 0.25
+    reloaded.write()
+    reloaded.reload("setting=log.slow_query_ms old=250 new=1000")
+    assert reloaded.slow_seconds() == 1
 
 
 def test_what_needs_a_restart_is_named_until_it_is_undone(reloaded: Reloaded) -> None:
@@ -246,10 +277,10 @@ def test_many_clients_connect_while_certificates_change_and_none_is_cut(reloaded
 
 
 def _statement(sql: str) -> flight.FlightDescriptor:
-    from flight_replica._pb import flight_sql_pb2 as pb
+    from flight_replica._pb import flight_sql_pb2
     from flight_replica.flightsql.commands import pack
 
-    return flight.FlightDescriptor.for_command(pack(pb.CommandStatementQuery(query=sql)))
+    return flight.FlightDescriptor.for_command(pack(flight_sql_pb2.CommandStatementQuery(query=sql)))
 
 
 def _started(
