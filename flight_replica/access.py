@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flight_replica.config.contradictions import is_loopback
+from flight_replica.config.contradictions import is_loopback, ports_of
+from flight_replica.config.settings import dotted
 from flight_replica.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,10 +56,13 @@ def server_access(config: ServerConfig) -> ServerAccess:
 
     access = config.access
     tls = server_tls(access)
-    if access.auth != "none" and tls is None and not is_loopback(config.listen[0]):
-        logger.warning(
-            "passwords and tokens travel in the clear without --tls-cert host=%s", config.listen[0]
-        )
+    if access.auth != "none" and tls is None:
+        for path, (host, _) in ports_of(config).items():
+            if not is_loopback(host):
+                logger.warning(
+                    "passwords and tokens travel in the clear without --tls-cert setting=%s host=%s",
+                    *(dotted(path), host),
+                )
     users = UsersFile(access.users) if access.users is not None else None
     return ServerAccess(_logins(access, users), tls, server_limits(config), users)
 

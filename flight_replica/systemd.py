@@ -27,12 +27,8 @@ class Systemd:
         self._is_watched = watchdog_us.isdecimal() and watched_pid in ("", str(os.getpid()))
 
     def ready(self, status: str) -> None:
-        """Connections are answered from now on; also after `reloading`."""
+        """Connections are answered from now on."""
         self._tell(f"READY=1\nSTATUS={status}")
-
-    def reloading(self, monotonic_us: int) -> None:
-        """The configuration is being read again, until `ready`."""
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={monotonic_us}")
 
     def stopping(self, status: str) -> None:
         self._tell(f"STOPPING=1\nSTATUS={status}")

@@ -14,7 +14,7 @@ from flight_replica.config.sections import Access, Primary, ServerConfig
 from flight_replica.config.settings import EACH, SettingPath
 from flight_replica.errors import ConfigError
 
-__all__ = ["Contradiction", "contradictions", "is_loopback"]
+__all__ = ["Contradiction", "contradictions", "is_loopback", "ports_of"]
 
 Names = Callable[[SettingPath], str]  # how the reader of an error knows a setting
 
@@ -111,7 +111,7 @@ def _of_reach(config: ServerConfig, name: Names) -> Iterator[Contradiction]:
     if access.auth != "none" or access.allow_open or access.mtls_ca is not None:
         return
     auth, ca, allow_open = (name(("access", key)) for key in ("auth", "mtls_ca", "allow_open"))
-    for path, address in _ports(config).items():
+    for path, address in ports_of(config).items():
         if not is_loopback(address[0]):
             yield Contradiction(
                 f"{name(path)} {address[0]}: without {auth} everybody there could read everything; "
@@ -120,15 +120,15 @@ def _of_reach(config: ServerConfig, name: Names) -> Iterator[Contradiction]:
             )
 
 
-def _ports(config: ServerConfig) -> dict[SettingPath, Address]:
-    """Those that are served."""
+def ports_of(config: ServerConfig) -> dict[SettingPath, Address]:
+    """Where it is to listen, by the setting that says so."""
     ports = {("listen",): config.listen, ("admin", "listen"): config.admin.listen}
     ports["http", "listen"] = config.http.listen
     return {path: address for path, address in ports.items() if address is not None}
 
 
 def _of_ports(config: ServerConfig, name: Names) -> Iterator[Contradiction]:
-    for (one, address), (other, same) in combinations(_ports(config).items(), 2):
+    for (one, address), (other, same) in combinations(ports_of(config).items(), 2):
         if address == same and address[1] != 0:
             yield Contradiction(f"{name(one)} and {name(other)} are the same address", (other, one))
 

@@ -61,6 +61,11 @@ def test_the_unit_gives_time_to_drain() -> None:
     assert float(seconds) > STOP_SECONDS
 
 
+def test_the_unit_is_started_again_however_long_its_primary_is_down() -> None:
+    assert directives()["Restart"] == ["on-failure"]
+    assert directives()["StartLimitIntervalSec"] == ["0"]
+
+
 def test_the_unit_s_settings_are_right(tmp_path: Path) -> None:
     assert load(ServeConfig, {}, {}, DEPLOY / "systemd" / "replica.toml").config.lifecycle == Lifecycle()
 
@@ -191,6 +196,7 @@ def test_the_settings_of_the_pods_are_right_and_fit_the_manifests(tmp_path: Path
     ports = {port["name"]: port["containerPort"] for port in container()["ports"]}
     assert config.http.listen is not None
     assert {"flight": config.listen[1], "http": config.http.listen[1]} == ports
+    assert manifest("Service")["metadata"]["name"] in config.http.hosts
     mounts = {mount["name"]: mount["mountPath"] for mount in container()["volumeMounts"]}
     assert str(config.data) == mounts["data"] and mounts["config"] in container()["args"]
     for secret in (config.access.users, config.primary.password_file):
