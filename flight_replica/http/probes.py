@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
@@ -73,8 +74,13 @@ class Threads:
         site = site_of(request)
         if site.is_draining:
             return _answer(request, False, "not ready", "draining: the server is shutting down")
+        known = partial(site.visitors.known, request)
         try:
-            return await self.run(partial(_ready, request, site, asked))
+            if "authorization" not in request.headers:
+                return await self.run(lambda: _ready(request, site, asked, known()))
+            # A password takes its time to check: nobody else's probe is to wait for it.
+            visitor = await run_in_threadpool(known)
+            return await self.run(lambda: _ready(request, site, asked, visitor))
         except TimedOut as error:
             return _answer(request, False, "not ready", str(error))
 
@@ -105,9 +111,8 @@ def _millis(text: str | None) -> float | None:
     return found
 
 
-def _ready(request: Request, site: Site, asked: Asked) -> Response:
+def _ready(request: Request, site: Site, asked: Asked, visitor: Visitor | None) -> Response:
     site.check()
-    visitor = site.visitors.known(request)
     if visitor is None and asked.tables:
         raise Unauthenticated("log in to ask for a table by its name")
     seen = visitor or Visitor(ANYBODY)

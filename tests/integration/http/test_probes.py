@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import httpx
 import pytest
 
+from flight_replica.flightsql.auth import BasicLogins, Headers, Login
+from flight_replica.flightsql.tokens import Tokens
+from flight_replica.flightsql.users import UsersFile
+from flight_replica.http.probes import PROBE_THREADS
 from flight_replica.http.server import HttpServer
 from tests.integration.http.conftest import PASSWORDS, ServeHttp
 from tests.integration.http.http_service import StatedService, entry
@@ -125,3 +133,31 @@ def test_a_probe_with_login_sees_the_tables_of_its_user(
         assert bob.get("/readyz").text == "not ready\norders: loading: reading its base\n"
         assert bob.get("/readyz?table=items").status_code == 404
     assert httpx.get(f"{closed_server.url}/readyz", auth=("bob", "wrong")).status_code == 401
+
+
+class HeldLogins(BasicLogins):
+    """Checks no password before the test lets it go on."""
+
+    def __init__(self, users: UsersFile, tokens: Tokens) -> None:
+        super().__init__(users, tokens)
+        self.go_on = threading.Event()
+        self.waiting = threading.Semaphore(0)
+
+    def login(self, headers: Headers, is_handshake: bool) -> Login:
+        self.waiting.release()
+        assert self.go_on.wait(60.0), "the test never let it go on"
+        return super().login(headers, is_handshake)
+
+
+def test_probes_do_not_wait_for_those_who_try_passwords(serve_http: ServeHttp, users: Path) -> None:
+    logins = HeldLogins(UsersFile(users), Tokens())
+    url = f"{serve_http(logins=logins).url}/readyz"
+    count = 2 * PROBE_THREADS
+    with ThreadPoolExecutor(count) as threads:
+        tried = [threads.submit(httpx.get, url, auth=(f"user {i}", "?"), timeout=60) for i in range(count)]
+        try:
+            assert all(logins.waiting.acquire(timeout=60) for _ in range(count))
+            assert httpx.get(url, timeout=60).text == "ready\n"
+        finally:
+            logins.go_on.set()
+    assert {one.result().status_code for one in tried} == {401}
