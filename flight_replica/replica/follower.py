@@ -193,7 +193,8 @@ class Follower:
                 return
             began = time.monotonic()
             replica.merge_on_apply()
-        except Closed:
+        except Closed as error:
+            _log.info("native state given up table=%s reason=%s", replica.table, error)
             return
         except Exception as error:  # the present state serves on; the next look tries again
             replica.measures.native_build_failures.add()

@@ -39,6 +39,7 @@ class NativeStates:
         self._folder = workspace.native_folder(table)
         self._lock = threading.Lock()
         self._is_over = False
+        self._stopped_count = 0  # of `stop`
         self._build: NativeBuild | None = None  # under way
         self._remark = ""
 
@@ -77,9 +78,18 @@ class NativeStates:
     def build(self, source: ReplicaState) -> NativeState:
         """All that `source`, which is pinned, shows at one seq; once it is this table's turn.
 
-        Raises `Closed` after `end`.
+        Raises `Closed` after `end`, and at a `stop`.
         """
-        with self._workspace.one_build(self._check):
+        with self._lock:
+            stopped_count = self._stopped_count
+
+        def check() -> None:
+            if self._is_over:
+                raise Closed(f"table {self._table!r} is closed")
+            if self._stopped_count != stopped_count:
+                raise Closed(f"table {self._table!r}: its native state gives way to a base")
+
+        with self._workspace.one_build(check):
             build = NativeBuild(
                 self._workspace.database, self._workspace.new_number(), self._folder.new_file(), source
             )
@@ -89,7 +99,7 @@ class NativeStates:
             teller = threading.Thread(target=self._tell, args=(build, built), name=f"build-{self._table}")
             teller.start()
             try:
-                self._check()
+                check()
                 return build.run()
             finally:
                 with self._lock:
@@ -120,17 +130,22 @@ class NativeStates:
         elif is_followed:
             state.file.keep()
 
-    def end(self) -> None:
-        """Give up what is being made, now and later. Idempotent."""
+    def stop(self) -> None:
+        """Give up what is being made or waits for its turn, now and not later.
+
+        A build that is just between two statements goes on, so repeat it.
+        """
         with self._lock:
-            self._is_over = True
+            self._stopped_count += 1
             build = self._build
         if build is not None:
             build.interrupt()
 
-    def _check(self) -> None:
-        if self._is_over:
-            raise Closed(f"table {self._table!r} is closed")
+    def end(self) -> None:
+        """Give up what is being made, now and later. Idempotent."""
+        with self._lock:
+            self._is_over = True
+        self.stop()
 
 
 def _is_log_long(state: NativeState) -> bool:

@@ -57,6 +57,8 @@ from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.state import ReplicaState, Row
 from flight_replica.state.workspace import Workspace
 
+_STOP_SECONDS = 0.1  # how often a rebase asks a native state that is being made to end
+
 
 class Replica:
     """One table at one seq that only grows while its lineage is the same. Thread-safe.
@@ -503,10 +505,17 @@ class Replica:
         return seqs
 
     def _swap_to_newer(self, what: str, *, needs_newer_base: bool = False) -> tuple[int, int]:
-        """The new state's (base_seq, visible_seq). One rebase at a time, so that base_seq never goes back."""
-        with self._rebasing:
+        """The new state's (base_seq, visible_seq). One rebase at a time, so that base_seq never goes back.
+
+        A native state in the making, which may take minutes, isn't waited for: another one is made later.
+        """
+        while not self._rebasing.acquire(timeout=_STOP_SECONDS):
+            self.native_states.stop()
+        try:
             rebase = Rebase(self, what, self._rebase_timeout_seconds, needs_newer_base=needs_newer_base)
             return self._adopt(rebase.run())
+        finally:
+            self._rebasing.release()
 
     def _adopt(self, state: ReplicaState) -> tuple[int, int]:
         """Swap `state` in, once it has all that the old one shows; it is closed when that fails."""

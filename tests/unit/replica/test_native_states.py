@@ -104,6 +104,26 @@ def test_one_table_waits_for_the_other_and_can_give_up(
         assert first.state.kind is StateKind.MERGE_ON_APPLY
 
 
+def test_a_rebase_waits_neither_for_a_build_nor_for_its_turn(
+    primary: SmallTable, workspace: Workspace
+) -> None:
+    """A log gap is mended at once; the native state is made afterwards."""
+    with (
+        closing(Replica.open(primary.base, primary.log(), table="u", workspace=workspace)) as replica,
+        ThreadPoolExecutor(2) as others,
+    ):
+        with workspace.one_build(lambda: None):
+            building = others.submit(replica.merge_on_apply)
+            until(replica._rebasing.locked, "it waits for its turn")
+            primary.commit(put(7, 70))
+            primary.flush()
+            assert others.submit(replica.recover_from_log_gap).result(60) == primary.seq
+        with pytest.raises(Closed, match="gives way to a base"):
+            building.result(60)
+        replica.merge_on_apply()
+        assert replica.get(7) == {"id": 7, "v": 70}
+
+
 def test_a_table_beyond_the_budget_of_all_tables_stays_and_says_so(
     primary: SmallTable, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
