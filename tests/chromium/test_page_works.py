@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import threading
 
 import pytest
@@ -216,6 +217,18 @@ def test_it_survives_the_server_s_restart(pair: Pair, show: Show) -> None:
             expect(shown.page.locator("#sql-result tbody td")).to_have_text(["true"])
             assert shown.page.evaluate("window.isTheSamePage")
             assert [error for error in shown.errors if "ERR_" not in error] == []
+
+
+def test_it_says_that_the_server_shuts_down_and_ends_what_that_waits_for(pair: Pair, show: Show) -> None:
+    replica = Paged("serve", "--primary", pair[0].uri)
+    with running(replica):
+        shown = loaded(show(replica.page))
+        run(shown, ENDLESS)
+        expect(shown.page.locator("#running-rows tr")).to_have_count(1, timeout=OUTER_MS)
+        os.kill(replica.pid, signal.SIGTERM)
+        expect(shown.page.locator("#verdict-text")).to_contain_text("Shutting down", timeout=OUTER_MS)
+        shown.page.locator("#running-rows").get_by_role("button").click()
+        assert replica.wait(60.0) == 0
 
 
 @pytest.mark.parametrize("name", ["Python (ADBC)", "JDBC"])

@@ -63,8 +63,8 @@ function verdict({ server, tables: all, advice }) {
   const worst = ORDER.find((level) => advice.some((line) => line.level === level)) ?? "ok";
   const ill = all.filter((table) => table.health !== "ok");
   const known = all.map((table) => table.lag_ms).filter((lag) => lag !== null);
-  $("verdict").dataset.health = all.length === 0 ? "unknown" : worst;
-  say($("verdict-text"), headline(all, ill));
+  $("verdict").dataset.health = server.is_draining ? "warning" : all.length === 0 ? "unknown" : worst;
+  say($("verdict-text"), server.is_draining ? "Shutting down: what runs may finish" : headline(all, ill));
   const lag = known.length && server.product !== "primary" ? `largest lag ${duration(Math.max(...known))} · ` : "";
   say($("verdict-more"), `${lag}up for ${duration(server.now_ms - server.started_ms)}`);
   keep($("advice"), advice, (line) => line.help,
