@@ -46,14 +46,20 @@ class NativeStates:
     def wants(self, state: ReplicaState) -> bool:
         """Whether one is to be made in place of `state`."""
         if isinstance(state, NativeState):
+            self._remark_on(self._grown(state), "native state beyond its budget")
             worn_ops = max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
             return state.ops_since_copied > worn_ops or _is_log_long(state)
         reason = self.why_not(state)
-        with self._lock:
-            is_news, self._remark = reason != self._remark, reason
-        if is_news and reason:
-            _log.warning("no native state table=%s reason=%s", self._table, reason)
+        self._remark_on(reason, "no native state")
         return not reason
+
+    def _remark_on(self, reason: str, event: str) -> None:
+        """Keep `reason`, and log it when it is a new one; empty: there is nothing to be said."""
+        kind = reason.partition(":")[0]  # numbers change with each look
+        with self._lock:
+            is_news, self._remark = kind != self._remark.partition(":")[0], reason
+        if is_news and reason:
+            _log.warning("%s table=%s reason=%s", event, self._table, reason)
 
     @property
     def remark(self) -> str:
@@ -72,6 +78,17 @@ class NativeStates:
             return ""
         return (
             f"stays on merge on read: its native copy may take {needed} bytes, those of other tables take "
+            f"{others}, limit {limit} (native_disk_bytes_max)"
+        )
+
+    def _grown(self, state: NativeState) -> str:
+        """That `state` has grown beyond the budget, which is looked at before one is made; else empty."""
+        own, others = state.file.byte_count, self._workspace.native_bytes(besides=self._table)
+        limit = self._settings.native_disk_bytes_max
+        if own + others <= limit:
+            return ""
+        return (
+            f"its native state has outgrown the budget: it takes {own} bytes, those of other tables "
             f"{others}, limit {limit} (native_disk_bytes_max)"
         )
 

@@ -17,6 +17,7 @@ import pytest
 from flight_replica.errors import Closed
 from flight_replica.log.in_process import InProcessLogSource
 from flight_replica.log.op_log import OpLog
+from flight_replica.replica.native_states import NativeStates
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
 from flight_replica.state.native_build import StateProgress
@@ -131,6 +132,11 @@ def test_a_table_beyond_the_budget_of_all_tables_stays_and_says_so(
         first.merge_on_apply()
         used = workspace.native_bytes(besides="another")
         assert used > 0 and workspace.native_bytes(besides="t") == 0
+        tight = NativeStates("t", workspace, replace(DEFAULT_SETTINGS, native_disk_bytes_max=used - 1))
+        assert not tight.wants(first.state)
+        assert not tight.wants(first.state)
+        assert tight.remark.startswith(f"its native state has outgrown the budget: it takes {used} bytes")
+        assert caplog.text.count("native state beyond its budget table=t") == 1
         settings = replace(DEFAULT_SETTINGS, native_disk_bytes_max=used + 1)
         log = primary.log()
         with closing(
