@@ -81,7 +81,7 @@ class Origin:
 
     @property
     def failure_count(self) -> int:
-        """How often a connection failed or was given up."""
+        """How often the feed was interrupted; attempts that fail after that are no interruptions more."""
         with self._lock:
             return self._failure_count
 
@@ -108,11 +108,11 @@ class Origin:
             _log.info("feed flows again table=%s seq=%d", self.table, mark.through)
 
     def failed(self, error: ReplicaError) -> None:
-        """Count a failure, and log the first one since the feed flowed."""
+        """Keep why the feed doesn't flow; count and log what interrupted it."""
         with self._lock:
             is_first = self._last_error is None
             self._last_error = error.with_traceback(None)  # frames would keep the connection alive
-            self._failure_count += 1
+            self._failure_count += is_first
         level = logging.WARNING if is_first else logging.DEBUG
         _log.log(level, "feed interrupted table=%s error=%s", self.table, error)
 
