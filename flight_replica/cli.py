@@ -18,7 +18,7 @@ from flight_replica.config_command import add_config_command
 from flight_replica.errors import ConfigError, ReplicaError
 from flight_replica.feed_command import add_feed_command
 from flight_replica.listening import serve_until_signal
-from flight_replica.logs.setup import LEVELS, LogFormat, report_failure, start_logging
+from flight_replica.logs.setup import LEVELS, LogFormat, report_failure, report_fault, start_logging
 from flight_replica.operating.commands import add_operating_commands
 from flight_replica.serve_command import add_serve_command
 from flight_replica.sql_command import add_sql_command
@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        report_fault(error)
+        return 1
 
 
 class _Parser(argparse.ArgumentParser):

@@ -50,6 +50,7 @@ def serve_until_signal(
     """
     from flight_replica.control.control import Control
     from flight_replica.control.slow_queries import SLOW_SECONDS
+    from flight_replica.flightsql.port import in_uri
     from flight_replica.flightsql.server import FlightSqlServer
     from flight_replica.logs.query_text import QueryText
     from flight_replica.logs.slow_queries import SlowQueryLog
@@ -70,7 +71,8 @@ def serve_until_signal(
         server = FlightSqlServer(service, *address, access.limits, logins=access.logins, tls=access.tls)
         closing.callback(server.close)
         control = Control(server, service, steering)
-        control.serves("flight", f"{access.scheme}://{address[0]}:{server.port}")
+        uri = f"{access.scheme}://{in_uri(address[0])}:{server.port}"
+        control.serves("flight", uri)
         reloading = Reloading(loaded, access, server)
         http = open_http(closing, server, service, control, config, access, reloading)
         slow_queries = SlowQueryLog(config.log.slow_query_ms, QueryText(config.log.query_text))
@@ -89,7 +91,7 @@ def serve_until_signal(
         if tracing is not None:
             _trace(tracing, server, service)
         admin = open_admin(closing, control, config, access, reloading)
-        print(f"listening on {access.scheme}://{address[0]}:{server.port}", flush=True)
+        print(f"listening on {uri}", flush=True)
         if http is not None:
             control.serves("http", http.url)
             print(f"http on {http.url}", flush=True)

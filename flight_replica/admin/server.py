@@ -18,6 +18,7 @@ from flight_replica.control.control import Control
 from flight_replica.control.health import HealthBook
 from flight_replica.errors import ConfigError
 from flight_replica.flightsql.auth import Login, Logins, OpenLogins
+from flight_replica.flightsql.port import in_uri
 from flight_replica.flightsql.tls import ServerTls
 
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
@@ -61,7 +62,7 @@ class AdminServer:
             HealthServicer(HealthBook(control), self._gate), self._server
         )
         reflection_pb2_grpc.add_ServerReflectionServicer_to_server(_Reflection(self._gate), self._server)
-        address = f"[{host}]" if ":" in host else host
+        address = in_uri(host)
         try:
             bound = self._listen(f"{address}:{port}")
         except RuntimeError:

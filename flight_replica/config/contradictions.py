@@ -150,6 +150,9 @@ def _of_origins(config: ServeConfig, name: Names) -> Iterator[Contradiction]:
         )
     if config.primary.tables and config.primary.uri is None:
         yield Contradiction(f"{name(tables)} goes with {name(uri)}", (tables, uri))
+    if "@" in (config.primary.uri or ""):
+        user = name(("primary", "user"))
+        yield Contradiction(f"{name(uri)} has a user in it, which would be shown: say {user} for it", (uri,))
     address = urlsplit(config.primary.uri or "")
     if address.netloc and (path := address.path.strip("/")):
         yield Contradiction(

@@ -14,6 +14,11 @@ LOOK_SECONDS = 0.0002
 _OWN_FILES = "/dev/fd"  # this process's open files, by number
 
 
+def in_uri(host: str) -> str:
+    """As a host stands in front of `:port`: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
 def check_free(address: tuple[str, int]) -> None:
     """Raise OSError where nobody can listen, or somebody does; port 0 is any."""
     with _bound(address) as tried:

@@ -33,7 +33,7 @@ from flight_replica.flightsql.parameters import NO_PARAMETERS
 from flight_replica.flightsql.pins import END_PIN, Pins
 from flight_replica.flightsql.planning import Write
 from flight_replica.flightsql.plans import WRITE_SCHEMA, Plan
-from flight_replica.flightsql.port import stop_listening, wait_until_free
+from flight_replica.flightsql.port import in_uri, stop_listening, wait_until_free
 from flight_replica.flightsql.service import Service
 from flight_replica.flightsql.session_actions import CLOSE, SESSION_ACTIONS, SessionActions
 from flight_replica.flightsql.sessions import Sessions
@@ -115,7 +115,7 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         """What pyarrow has to know to serve here."""
         location = flight.Location.for_grpc_tls if tls else flight.Location.for_grpc_tcp
         return {
-            "location": location(host, port),
+            "location": location(in_uri(host), port),
             "auth_handler": Handshakes(self._logins),
             "middleware": {MIDDLEWARE: self._calls},
             **(tls.options() if tls else {}),

@@ -20,6 +20,7 @@ from starlette.routing import BaseRoute
 
 from flight_replica.errors import ConfigError, ReplicaError
 from flight_replica.flightsql.auth import Logins, OpenLogins
+from flight_replica.flightsql.port import in_uri
 from flight_replica.flightsql.service import Service
 from flight_replica.flightsql.tls import ServerTls
 from flight_replica.http.connections import BoundedConnection
@@ -82,8 +83,7 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"{self._scheme}://{host}:{self.port}"
+        return f"{self._scheme}://{in_uri(self._host)}:{self.port}"
 
     @property
     def connections(self) -> int:

@@ -43,6 +43,14 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     rpc_timeout_seconds: float = 5.0  # of every call but an open stream
 
+    def __post_init__(self) -> None:
+        """Raises `ConfigError` for a URI with a user in it: URIs stand in errors, logs and on pages."""
+        if "@" in self.uri:
+            raise ConfigError(
+                f"{self.uri.rpartition('@')[2]}: no user or password stands in a URI, which is shown and "
+                "logged; options name them"
+            )
+
 
 class FeedClient:
     """One connection. Calls may come from several threads; `close` lets go of it."""

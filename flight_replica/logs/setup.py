@@ -74,6 +74,12 @@ def report_failure(error: BaseException) -> None:
         print(f"flight-replica: {one_line(str(error))}", file=sys.stderr, flush=True)
 
 
+def report_fault(error: Exception) -> None:
+    """The same for an error that nobody foresaw; its traceback, for who mends it, goes to the log."""
+    logger.error("ended by an error nobody foresaw kind=%s", type(error).__name__, exc_info=error)
+    report_failure(error)
+
+
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
     if failed.exc_type is SystemExit:
         return

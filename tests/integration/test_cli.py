@@ -11,11 +11,14 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
+from flight_replica.admin.client import AdminClient
 from flight_replica.cli import main
 from flight_replica.errors import ReplicaError
+from flight_replica.log.feed_client import Endpoint
 from tests.processes import (
     Process,
     Server,
@@ -195,6 +198,23 @@ def test_a_port_in_use_is_one_clear_line(primary: Server, tmp_path: Path) -> Non
         line = failure("--log-level", "error", *arguments, "--listen", primary.address)
         assert line == f"flight-replica: --listen {primary.address}: Address already in use"
     assert rows(primary.uri, "SELECT count(*) FROM t") == [(2,)]
+
+
+def test_every_port_can_be_one_of_ipv6(tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    ports = ["--http-listen", "[::1]:0", "--admin-listen", "[::1]:0"]
+    server = Server("primary", "--data", str(tmp_path / "data"), *ports, listen="[::1]:0")
+    with running(server):
+        assert server.uri.startswith("grpc://[::1]:")
+        assert rows(server.uri, "SELECT 1") == [(1,)]
+        http, admin = server.line(), server.line()
+        with urlopen(http.removeprefix("http on ") + "/livez", timeout=30) as reply:
+            assert reply.status == 200
+        with AdminClient(Endpoint(admin.removeprefix("admin on "))) as client:
+            assert client.status().server.addresses["flight"] == server.uri
 
 
 # --- ends -------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from flight_replica.flightsql.port import in_uri
+
 _EVERYWHERE = ("0.0.0.0", "::")
 
 
@@ -37,8 +39,7 @@ class Address:
 
     @property
     def netloc(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
+        return f"{in_uri(self.host)}:{self.port}"
 
 
 def snippets(address: Address, table: str) -> list[Snippet]:

@@ -11,6 +11,7 @@ from flight_replica.cli import primary_settings
 from flight_replica.config import ConfigProblems, FeedConfig, PrimaryConfig, ServeConfig, ServerConfig, load
 from flight_replica.errors import ConfigError
 from flight_replica.flightsql.limits import DEFAULT_LIMITS, ServerLimits
+from flight_replica.log.feed_client import Endpoint
 from flight_replica.primary.settings import PrimarySettings
 from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
 
@@ -273,6 +274,16 @@ def test_secrets_are_not_shown_by_what_was_loaded() -> None:
     loaded = load(ServeConfig, {"primary": "grpc://h:1"}, {"FLIGHT_REPLICA_JWT_SECRET": "very secret"})
     assert loaded.config.access.jwt_secret is not None
     assert "very secret" not in repr(loaded) + str(loaded) + repr(loaded.config)
+
+
+def test_a_password_in_a_uri_is_refused_and_not_shown(path: Path) -> None:
+    told = lines(path, "[primary]\nuri = 'grpc://ann:hunter2@h:1'")
+    assert told == [
+        "replica.toml:2: primary.uri has a user in it, which would be shown: say primary.user for it"
+    ]
+    with pytest.raises(ConfigError) as raised:
+        Endpoint("grpc://ann:hunter2@h:1/t")
+    assert "h:1" in str(raised.value) and "hunter2" not in str(raised.value)
 
 
 def test_a_secret_is_in_no_error(path: Path) -> None:

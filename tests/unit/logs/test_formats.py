@@ -15,6 +15,7 @@ import pytest
 from flight_replica.logs.events import FIELDS, is_event
 from flight_replica.logs.formats import HumanFormat, JsonFormat
 from flight_replica.logs.request import in_request
+from flight_replica.logs.setup import report_fault
 
 PACKAGE = Path(__file__).resolve().parents[3] / "flight_replica"
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
@@ -105,6 +106,20 @@ def test_a_traceback_is_whole_whatever_the_process_shows_elsewhere(monkeypatch: 
     exception = parsed(made)["exception"]
     assert isinstance(exception, str)
     assert "test_formats.py" in exception and exception.endswith("ValueError: broken")
+
+
+@pytest.mark.parametrize("form", [HumanFormat(), JsonFormat()])
+def test_an_error_that_nobody_foresaw_is_one_line_an_event_with_its_traceback(
+    form: logging.Formatter, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    try:
+        raise ValueError("broken\nin two")
+    except ValueError as error:
+        report_fault(error)
+    (made,) = caplog.records
+    line = form.format(made)
+    assert len(line.splitlines()) == 1 and "test_formats.py" in line
+    assert capsys.readouterr().err.splitlines()[-1] == "flight-replica: broken\\nin two"
 
 
 # --- the messages of this package -------------------------------------------------------------------
