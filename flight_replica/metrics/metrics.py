@@ -46,7 +46,10 @@ class Metrics:
 
     def exposition(self, accept: str, user: User) -> tuple[bytes, str]:
         """One scrape as `accept` wants it, of the tables that the user may read: text and content type."""
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except TypeError:  # the library can't compare a version in quotes; everybody reads plain text
+            encode, content_type = choose_encoder("")
         return encode(_Scrape(self, user)), content_type
 
 

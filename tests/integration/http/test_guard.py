@@ -66,6 +66,7 @@ def test_a_change_that_another_site_asks_for_is_refused(serve_http: ServeHttp) -
         {"origin": "null"},
         {"origin": "http://127.0.0.1:1"},
         {"origin": f"{url}.evil.example"},
+        {"origin": "http://[::1"},
         {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"},
         {"sec-fetch-site": "same-site"},
     ]

@@ -126,8 +126,9 @@ def families(site: Site) -> list[Metric]:
 
 
 def test_both_parsers_of_prometheus_read_the_same(site: Site, families: list[Metric]) -> None:
-    answer = httpx.get(f"{site.http.url}/metrics")
-    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    for accept in ("*/*", 'application/openmetrics-text; version="1.0.0"', "text/plain; version=new"):
+        answer = httpx.get(f"{site.http.url}/metrics", headers={"accept": accept})
+        assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     names = {family.name for family in parse_text(answer.text)}
     assert names == {family.name for family in families}
 
