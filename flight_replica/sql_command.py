@@ -88,7 +88,7 @@ def _access(options: argparse.Namespace) -> Callable[[], Mapping[str, str]]:
 
 def _statements(options: argparse.Namespace) -> list[str]:
     if options.statement is not None:
-        return [options.statement]
+        return [options.statement] if options.statement.strip() else []
     from flight_replica.shell.statements import split
 
     found, rest = split(_text(options.file))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-__all__ = ["plain", "printable", "table_lines", "value_text", "value_width"]
+import pyarrow as pa
+
+__all__ = ["plain", "printable", "table_lines", "value_text", "value_width", "values"]
 
 LETTERS_MAX = 60  # of one value
 
@@ -39,6 +41,24 @@ def value_width(text: str) -> int:
         0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
         for sign in text
     )
+
+
+def values(column: pa.Array) -> list[object]:
+    """The column's values; as texts, where one is beyond Python's calendar, or a span of time."""
+    if pa.types.is_interval(column.type):
+        return _texts(column)
+    try:
+        return list(column.to_pylist())
+    except (OverflowError, ValueError):
+        return _texts(column)
+
+
+def _texts(column: pa.Array) -> list[object]:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        texts = connection.from_arrow(pa.table({"value": column})).project("value::VARCHAR")
+        return list(texts.to_arrow_table().column(0).to_pylist())
 
 
 def printable(text: str) -> str:

@@ -159,9 +159,10 @@ def _json_value(row: pa.RecordBatch, name: str) -> object:
 
 
 def _value(row: pa.RecordBatch, name: str) -> object:
-    from flight_replica.text_table import plain
+    from flight_replica.text_table import plain, values
 
-    return plain(row.column(name)[0].as_py())
+    (value,) = values(row.column(name))
+    return plain(value)
 
 
 def _cut(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -91,13 +92,29 @@ def _add_status(commands: Commands) -> None:
     )
     status.add_argument("--watch", action="store_true", help="go on until q or Ctrl-C, drawn in place")
     status.add_argument(
-        "--interval", type=float, default=1.0, metavar="S", help="seconds between two (default: %(default)g)"
+        "--interval",
+        type=_interval,
+        default=1.0,
+        metavar="S",
+        help="seconds between two, from 0.1 to 60 (default: %(default)g)",
     )
     status.add_argument(
         "--json", action="store_true", help="print one JSON document; with --watch one a line, as they come"
     )
     add_client_access(status)
     status.set_defaults(run=_status)
+
+
+def _interval(text: str) -> float:
+    from flight_replica.admin.limits import DEFAULT_ADMIN_LIMITS as limits
+
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not limits.interval_seconds_min <= seconds <= limits.interval_seconds_max:
+        raise argparse.ArgumentTypeError(f"{text!r} isn't a number of seconds from 0.1 to 60")
+    return seconds
 
 
 def _status(options: argparse.Namespace) -> int:

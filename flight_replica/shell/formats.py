@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import io
+import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flight_replica.errors import ConfigError
-from flight_replica.text_table import plain, table_lines
+from flight_replica.text_table import plain, table_lines, values
 
 __all__ = ["BINARY", "FORMATS", "TABLE", "Rows", "format_of", "opened", "write"]
 
@@ -24,6 +25,8 @@ FORMATS = (TABLE, "csv", "json", "jsonl", "parquet", "arrow")
 BINARY = frozenset({"parquet", "arrow"})
 ROWS_SHOWN = 1000  # of a table, which is for people; the other formats have all
 ROW_GROUP_BYTES = 32 << 20  # Arrow bytes collected for a row group of Parquet
+
+_CSV_QUOTED = re.compile(r'[,"\r\n]')
 
 OnRows = Callable[[int], None]
 """Told how many rows have come."""
@@ -92,11 +95,23 @@ def _table(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: BinaryIO) 
 
 
 def _csv(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: BinaryIO) -> None:
-    with _as_text(out) as text:
-        writer = csv.writer(text)
-        writer.writerow(schema.names)
-        for batch in batches:
-            writer.writerows([plain(value) for value in row] for row in _values(batch))
+    """NULL is nothing at all, an empty text a pair of quotes: readers such as DuckDB's tell them apart."""
+    lines = itertools.chain([schema.names], itertools.chain.from_iterable(map(_values, batches)))
+    for line in lines:
+        out.write(f"{','.join(map(_csv_field, line))}\r\n".encode("utf-8", "replace"))
+
+
+def _csv_field(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case dict() | list() | tuple():
+            text = json.dumps(_json_value(value), ensure_ascii=False)
+        case _:
+            text = str(plain(value))
+    return '"' + text.replace('"', '""') + '"' if not text or _CSV_QUOTED.search(text) else text
 
 
 def _jsonl(schema: pa.Schema, batches: Iterator[pa.RecordBatch], out: BinaryIO) -> None:
@@ -132,23 +147,22 @@ def _json_value(value: object) -> object:
 
 
 def _unique(names: Sequence[str]) -> list[str]:
-    """Names without repetition, since a result may have one twice."""
-    return [f"{name}_{i}" if names.count(name) > 1 else name for i, name in enumerate(names)]
+    """Names without repetition, since a result may have one twice: those get their place behind them."""
+    taken = {name for name in names if names.count(name) == 1}
+    found = []
+    for place, name in enumerate(names):
+        unique = name
+        while name not in taken and (unique == name or unique in taken):
+            unique = f"{unique}_{place}"
+        taken.add(unique)
+        found.append(unique)
+    return found
 
 
 def _values(batch: pa.RecordBatch) -> Iterator[tuple[object, ...]]:
     if not batch.num_columns:
         return iter([()] * batch.num_rows)
-    return zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-
-@contextmanager
-def _as_text(out: BinaryIO) -> Iterator[io.TextIOWrapper]:
-    text = io.TextIOWrapper(out, encoding="utf-8", newline="", write_through=True)
-    try:
-        yield text
-    finally:
-        text.detach()
+    return zip(*map(values, batch.columns), strict=True)
 
 
 # --- binary -------------------------------------------------------------------------------------------

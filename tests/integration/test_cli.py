@@ -106,6 +106,9 @@ def test_each_command_explains_its_options(command: str, capsys: pytest.CaptureF
         (["demo", "--seconds", "nan"], "'nan' isn't a number above 0"),
         (["demo", "--seconds", "-5"], "'-5' isn't a number above 0"),
         (["primary", "--data", "d", "--retain-ops", "x"], "'x'"),
+        (["sql", "grpc://127.0.0.1:1", "--nix", "SELECT 1"], "--nix"),
+        (["status", "grpc://127.0.0.1:1", "--watch", "--interval", "nan"], "'nan'"),
+        (["status", "grpc://127.0.0.1:1", "--watch", "--interval", "-1"], "'-1' isn't a number of seconds"),
     ],
 )
 def test_a_wrong_option_is_one_line_that_names_it(
@@ -247,7 +250,7 @@ def test_sql_prints_a_table_and_says_its_position_beside_it(primary: Server) -> 
 
 def test_sql_prints_csv_and_jsonl_that_programs_can_read(primary: Server) -> None:
     statement = "SELECT * FROM t ORDER BY id"
-    _, out, _ = run("sql", primary.uri, statement, "--format", "csv")
+    _, out, _ = run("sql", primary.uri, "--format", "csv", statement)  # options stand anywhere
     assert list(csv.reader(out))[:2] == [["id", "v", "b"], ["1", "a,b", "7879"]]
     _, out, _ = run("sql", primary.uri, statement, "--format", "jsonl")
     assert list(map(json.loads, out)) == [{"id": 1, "v": "a,b", "b": "7879"}, {"id": 2, "v": None, "b": None}]

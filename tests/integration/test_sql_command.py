@@ -54,6 +54,7 @@ def test_the_first_statement_that_fails_ends_it(primary: Server) -> None:
     ("arguments", "said", "code"),
     [
         ([], b"there is no statement", 2),
+        ([" "], b"there is no statement", 2),
         (["SELECT 1", "--file", "x"], b"not both", 2),
         (["--file", "/nowhere/x.sql"], b"can't be read", 1),
         (["SELECT 1", "--output", "/nowhere/x.csv"], b"can't be written", 1),

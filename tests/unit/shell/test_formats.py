@@ -83,6 +83,21 @@ def test_csv_is_read_back_by_a_csv_reader() -> None:
     assert len(found) == 4
 
 
+def test_csv_tells_null_and_an_empty_text_apart() -> None:
+    table = pa.table({"a": ["", None], "b": [[1, None], None], "c": [True, None]})
+    assert written(table, "csv").decode() == 'a,b,c\r\n"","[1, null]",true\r\n,,\r\n'
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json", "jsonl"])
+def test_moments_beyond_the_calendar_of_python_are_texts(form: str) -> None:
+    far = pa.array([3093527980800000000, 2**63 - 1, None]).cast(pa.timestamp("us"))
+    span = pa.array([(0, 3, 0), None, None], pa.month_day_nano_interval())
+    found = written(pa.table({"far": far, "span": span}), form).decode()
+    assert "100000-01-01 00:00:00" in found
+    assert "infinity" in found
+    assert "3 days" in found
+
+
 @pytest.mark.parametrize("form", FORMATS)
 def test_no_rows_are_an_answer_too(form: str) -> None:
     found = written(TABLE.slice(0, 0), form)
@@ -99,6 +114,8 @@ def test_no_rows_are_an_answer_too(form: str) -> None:
 def test_names_that_are_there_twice_stay_apart_in_json() -> None:
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], names=["a", "b", "a"])
     assert json.loads(written(table, "json")) == [{"a_0": 1, "b": 2, "a_2": 3}]
+    table = pa.Table.from_arrays([pa.array([number]) for number in range(3)], names=["a", "a", "a_0"])
+    assert json.loads(written(table, "json")) == [{"a_0_0": 0, "a_1": 1, "a_0": 2}]
 
 
 def test_a_table_is_aligned_cut_and_harmless() -> None:
