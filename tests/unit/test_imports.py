@@ -137,7 +137,7 @@ KNOWN_BY = {
         "primary.mirror*",
         "primary.position_deletes",
     },
-    "duckdb": {"sql", "state", "primary", "library.result"},
+    "duckdb": {"sql", "state", "primary", "library.result", "text_table"},
     "starlette": {"http"},
     "uvicorn": {"http"},
     "prometheus_client": {"metrics"},
