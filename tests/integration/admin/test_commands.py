@@ -16,17 +16,23 @@ import sys
 import termios
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pyte
 import pytest
 from pyarrow import flight
 
+from flight_replica.admin.server import AdminServer
 from flight_replica.errors import ReplicaError
+from flight_replica.flightsql.auth import BasicLogins
+from flight_replica.flightsql.tokens import Tokens
+from flight_replica.flightsql.users import UsersFile
 from flight_replica.operating.commands import add_operating_commands
 from tests.accounts import write_users
 from tests.integration.flightsql.clients import RawClient
 from tests.integration.flightsql.test_cancel import ENDLESS, read_on
+from tests.pair import served_pair
 from tests.processes import ROOT, Process, Server, is_answered, rows, running, until
 
 COUNT = "SELECT count(*) FROM orders"
@@ -220,22 +226,27 @@ def test_a_primary_says_what_it_cannot_do(servers: tuple[Serving, Serving]) -> N
 
 
 def test_with_users_the_admin_right_is_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process: each process more takes a second or two to start."""
     users = write_users(
         tmp_path / "users.json", ann={"password": "ann's", "admin": True}, bob={"password": "bob's"}
     )
-    server = Serving("primary", "--data", str(tmp_path / "data"), "--auth", "basic", "--users", str(users))
-    with running(server):
-        code, _, errors = run("status", server.admin)
+    logins = BasicLogins(UsersFile(users), Tokens(seconds=60))
+    with (
+        served_pair(tmp_path) as pair,
+        closing(AdminServer(pair.control, "127.0.0.1", 0, logins=logins)) as server,
+    ):
+        code, _, errors = run("status", server.uri)
         assert (code, len(errors)) == (1, 1)
         assert "log in" in errors[0]
         for name, expected in (("ann", 0), ("bob", 1)):
             monkeypatch.setenv("FLIGHT_REPLICA_PASSWORD", f"{name}'s")
-            assert run("status", server.admin, "--user", name)[0] == 0
-            code, _, errors = run("log-level", server.admin, "--user", name)
+            assert run("status", server.uri, "--user", name)[0] == 0
+            code, _, errors = run("log-level", server.uri, "--user", name)
             assert code == expected
         assert "takes the right admin" in errors[0]
 
 
+@pytest.mark.long
 def test_an_admin_port_that_everybody_could_reach_is_refused_without_a_login(tmp_path: Path) -> None:
     process = Process("flight_replica", "primary", "--data", str(tmp_path), "--admin-listen", "0.0.0.0:0")
     assert process.wait(ENTER_SECONDS) == 1
@@ -330,12 +341,14 @@ def test_a_watched_status_is_drawn_in_place_and_ends_with_q(watching: Terminal, 
     assert watching.raw.endswith(b"\x1b[?25h\x1b[?1049l")  # the cursor and the screen from before
 
 
+@pytest.mark.long
 def test_a_watched_status_ends_with_ctrl_c(watching: Terminal) -> None:
     watching.press(b"\x03")
     assert watching.wait() == 0
     assert watching.raw.endswith(b"\x1b[?25h\x1b[?1049l")
 
 
+@pytest.mark.long
 def test_a_watched_status_waits_for_a_server_that_goes(tmp_path: Path) -> None:
     server = Serving("primary", "--data", str(tmp_path / "data"))
     terminal = Terminal("status", server.admin, "--watch", "--interval", "0.2")

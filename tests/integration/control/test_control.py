@@ -38,9 +38,9 @@ def count(pair: Pair, table: str = "orders") -> int:
 # --- tables -------------------------------------------------------------------------------------------
 
 
-def test_a_table_tells_how_it_is_held(pair: Pair) -> None:
-    until(lambda: pair.control.table(ADMIN, "orders").lag_us >= 0, "its freshness is proven")
-    found = pair.control.table(ADMIN, "orders")
+def test_a_table_tells_how_it_is_held(shared: Pair) -> None:
+    until(lambda: shared.control.table(ADMIN, "orders").lag_us >= 0, "its freshness is proven")
+    found = shared.control.table(ADMIN, "orders")
     assert (found.state, found.visible_seq, found.high_water, found.lag_seqs) == ("serving", 100, 100, 0)
     assert found.is_well
     assert found.details is not None
@@ -103,16 +103,16 @@ def test_pausing_and_resuming_in_turn_loses_nothing(pair: Pair) -> None:
     assert count(pair) == 100 + written
 
 
-def test_a_rebase_and_a_compaction_keep_the_rows(pair: Pair) -> None:
-    rebased = pair.control.rebase(ADMIN, "orders")
+def test_a_rebase_and_a_compaction_keep_the_rows(shared: Pair) -> None:
+    rebased = shared.control.rebase(ADMIN, "orders")
     assert rebased.visible_seq == 100
-    details = pair.control.table(ADMIN, "orders").details
+    details = shared.control.table(ADMIN, "orders").details
     assert details is not None
     assert details.rebase_count >= 1
     assert details.last_rebase_at_us > 0
-    compacted = pair.control.compact(ADMIN, "orders")
+    compacted = shared.control.compact(ADMIN, "orders")
     assert (compacted.visible_seq, compacted.state_kind) == (100, "merge on apply")
-    assert count(pair) == 100
+    assert count(shared) == 100
 
 
 def test_a_table_is_removed_and_added_under_a_client_that_queries(pair: Pair) -> None:
@@ -137,29 +137,29 @@ def test_a_table_is_removed_and_added_under_a_client_that_queries(pair: Pair) ->
         pair.control.add_table(ADMIN, "nothing")
 
 
-def test_what_a_primary_cannot_do_is_said(pair: Pair) -> None:
+def test_what_a_primary_cannot_do_is_said(shared: Pair) -> None:
     with pytest.raises(Unsupported, match="a primary can't pause"):
-        pair.primary_control.pause(ADMIN, "orders")
-    (found,) = pair.primary_control.tables(ADMIN)
+        shared.primary_control.pause(ADMIN, "orders")
+    (found,) = shared.primary_control.tables(ADMIN)
     assert (found.name, found.details, found.lag_us) == ("orders", None, 0)
 
 
 # --- statements, sessions, pins -----------------------------------------------------------------------
 
 
-def test_a_cancelled_query_ends_at_its_client(pair: Pair) -> None:
-    with flight.connect(pair.uri) as client:
+def test_a_cancelled_query_ends_at_its_client(shared: Pair) -> None:
+    with flight.connect(shared.uri) as client:
         raw = RawClient(client)
         stream = raw.open(raw.info(ENDLESS))
-        until(lambda: _phases(pair) == [Phase.EXECUTING], "it runs")
-        (found,) = pair.control.queries(ADMIN)
+        until(lambda: _phases(shared) == [Phase.EXECUTING], "it runs")
+        (found,) = shared.control.queries(ADMIN)
         assert found.sql == ENDLESS
         with pytest.raises(StatementNotFound):
-            pair.control.cancel(READER, found.id)
-        pair.control.cancel(ADMIN, found.id)
+            shared.control.cancel(READER, found.id)
+        shared.control.cancel(ADMIN, found.id)
         with pytest.raises(flight.FlightCancelledError, match="cancelled by 'ann'"):
             read_on(stream)
-    until(lambda: _phases(pair) == [], "it is gone")
+    until(lambda: _phases(shared) == [], "it is gone")
 
 
 def _phases(pair: Pair) -> list[Phase]:
@@ -175,70 +175,75 @@ def test_slow_queries_are_kept_the_newest_first(pair: Pair) -> None:
     assert pair.control.slow_queries(READER) == []
 
 
-def test_a_pin_is_listed_and_released(pair: Pair) -> None:
-    with flight.connect(pair.uri) as client:
+def test_a_pin_is_listed_and_released(shared: Pair) -> None:
+    with flight.connect(shared.uri) as client:
         raw = RawClient(client)
         raw.rows("SELECT * FROM orders", merutable_pin="p")
-        (found,) = pair.control.pins(ADMIN)
+        (found,) = shared.control.pins(ADMIN)
         assert (found.name, found.visible_seqs) == ("p", {"orders": 100})
-        assert pair.control.pins(READER) == []
-        pair.control.release_pin(ADMIN, found.user, "p")
-        assert pair.control.pins(ADMIN) == []
+        assert shared.control.pins(READER) == []
+        shared.control.release_pin(ADMIN, found.user, "p")
+        assert shared.control.pins(ADMIN) == []
         with pytest.raises(flight.FlightUnavailableError, match="ann ended it"):
             raw.rows("SELECT * FROM orders", merutable_pin="p")
     with pytest.raises(StatementNotFound):
-        pair.control.release_pin(ADMIN, "", "p")
+        shared.control.release_pin(ADMIN, "", "p")
 
 
-def test_a_session_is_ended_with_what_it_runs(pair: Pair) -> None:
-    with flight.connect(pair.uri) as client:
+def test_a_session_is_ended_with_what_it_runs(shared: Pair) -> None:
+    with flight.connect(shared.uri) as client:
         raw = RawClient(client)
         stream = raw.open(raw.info(ENDLESS))
-        until(lambda: _phases(pair) == [Phase.EXECUTING], "it runs")
-        (found,) = pair.control.sessions(ADMIN)
+        until(lambda: _phases(shared) == [Phase.EXECUTING], "it runs")
+        (found,) = shared.control.sessions(ADMIN)
         assert (found.queries, found.transactions) == (1, 0)
-        pair.control.end_session(ADMIN, found.id)
+        shared.control.end_session(ADMIN, found.id)
         with pytest.raises(flight.FlightCancelledError, match="session was ended by 'ann'"):
             read_on(stream)
-    until(lambda: pair.control.sessions(ADMIN) == [], "it is gone")
+    until(lambda: shared.control.sessions(ADMIN) == [], "it is gone")
     with pytest.raises(StatementNotFound):
-        pair.control.end_session(ADMIN, found.id)
+        shared.control.end_session(ADMIN, found.id)
 
 
 # --- who may ------------------------------------------------------------------------------------------
 
 
-def test_who_has_no_admin_right_sees_his_own_and_changes_nothing(pair: Pair) -> None:
-    assert [found.name for found in pair.control.tables(READER)] == ["orders"]
-    assert pair.control.tables(STRANGER) == []
+def test_who_has_no_admin_right_sees_his_own_and_changes_nothing(shared: Pair) -> None:
+    assert [found.name for found in shared.control.tables(READER)] == ["orders"]
+    assert shared.control.tables(STRANGER) == []
     with pytest.raises(TableNotFound):
-        pair.control.table(STRANGER, "orders")
-    for change in (pair.control.pause, pair.control.resume, pair.control.rebase, pair.control.compact):
+        shared.control.table(STRANGER, "orders")
+    for change in (
+        shared.control.pause,
+        shared.control.resume,
+        shared.control.rebase,
+        shared.control.compact,
+    ):
         with pytest.raises(Forbidden, match="admin"):
             change(READER, "orders")
     with pytest.raises(Forbidden):
-        pair.control.set_log_level(READER, "debug")
-    assert pair.state("orders") == "serving"
+        shared.control.set_log_level(READER, "debug")
+    assert shared.state("orders") == "serving"
 
 
-def test_an_admin_does_not_learn_of_tables_that_he_may_not_read(pair: Pair) -> None:
+def test_an_admin_does_not_learn_of_tables_that_he_may_not_read(shared: Pair) -> None:
     blind = User("cat", TableNames(("items",)), may_administer=True)
     with pytest.raises(TableNotFound):
-        pair.control.pause(blind, "orders")
+        shared.control.pause(blind, "orders")
 
 
-def test_changes_are_logged_with_who_made_them(pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+def test_changes_are_logged_with_who_made_them(shared: Pair, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        pair.control.pause(ADMIN, "orders")
-        pair.control.resume(ADMIN, "orders")
+        shared.control.pause(ADMIN, "orders")
+        shared.control.resume(ADMIN, "orders")
     assert "control change=pause by=ann table=orders" in caplog.text
     assert "control change=resume by=ann table=orders" in caplog.text
 
 
-def test_the_log_level_is_read_and_set(pair: Pair) -> None:
-    before = pair.control.log_level(ADMIN)
+def test_the_log_level_is_read_and_set(shared: Pair) -> None:
+    before = shared.control.log_level(ADMIN)
     with log_levels_kept():
-        assert pair.control.set_log_level(ADMIN, "error") == before
-        assert pair.control.log_level(ADMIN) == "error"
+        assert shared.control.set_log_level(ADMIN, "error") == before
+        assert shared.control.log_level(ADMIN) == "error"
         with pytest.raises(InvalidStatement, match="expected one of"):
-            pair.control.set_log_level(ADMIN, "loud")
+            shared.control.set_log_level(ADMIN, "loud")
