@@ -177,7 +177,9 @@ class PrimaryConfig(ServerConfig):
     data: Annotated[Path, PLACE] = setting(
         ..., "where everything is kept", flag="--data", metavar="DIR", example='"primary"'
     )
-    memory_limit: Annotated[int | None, MEMORY] = setting(None, _MEMORY, example='"4GB"')
+    memory_limit: Annotated[int | None, MEMORY] = setting(
+        None, _MEMORY, flag="--memory-limit", metavar="SIZE", example='"4GB"'
+    )
     retention: Retention = Retention()
     base: Base = Base()
     writes: Writes = Writes()

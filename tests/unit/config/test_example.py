@@ -61,3 +61,13 @@ def test_every_value_of_an_example_is_one_of_its_setting(
         load(config, {}, {}, path)
     except ConfigProblems as problems:  # not all of them go together
         assert not [line for line in problems.lines if "expected" in line or "no such" in line]
+
+
+def test_a_setting_of_several_commands_has_the_same_flag_at_each() -> None:
+    """The page names one."""
+    flags: dict[tuple[str, ...], set[str | None]] = {}
+    for config in CONFIGS:
+        for setting in settings_of(config):
+            if not setting.is_of_a_table:
+                flags.setdefault(setting.path, set()).add(setting.flag)
+    assert [path for path, found in flags.items() if len(found) > 1] == []
