@@ -122,6 +122,7 @@ class ReplicaService:
             self._drop(name)
             self._workspace.native_folder(name).forget()
             _log.info("table gone table=%s", name)
+        self._workspace.forget_others({*listed, *self._origins})
         for name in new:
             self._add(name, partial(upstream.open, name, self._workspace.new_folder))
 

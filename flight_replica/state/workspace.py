@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import logging
 import os
 import re
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +23,8 @@ from flight_replica.errors import ConfigError
 from flight_replica.folder_lock import FolderLock
 from flight_replica.sql.database import open_database
 from flight_replica.state.native_files import NativeFolder, SetAside
+
+_log = logging.getLogger(__name__)
 
 _MARK = "flight-replica.lock"
 _PREFIX = "flight-replica-"  # of temporary folders
@@ -102,6 +105,15 @@ class Workspace:
                     table, directory, self._set_aside, self._numbers, is_lasting=not self._is_temporary
                 )
             return self._native_by_table[table]
+
+    def forget_others(self, tables: Collection[str]) -> None:
+        """Remove what earlier processes left of tables that aren't among `tables`, nor known to this one."""
+        with self._making:
+            known = {_folder_name(table) for table in (*tables, *self._native_by_table)}
+            for directory in list(self._native.iterdir()):
+                if directory.name not in known:
+                    shutil.rmtree(directory, ignore_errors=True)
+                    _log.info("native files of a table that is gone removed folder=%s", directory.name)
 
     def native_bytes(self, besides: str) -> int:
         """What the native states of all tables but one take on the disk."""

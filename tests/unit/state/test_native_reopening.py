@@ -378,3 +378,20 @@ def test_a_temporary_workspace_keeps_no_file(tmp_path: Path) -> None:
         state = build(workspace, ParquetBase(tmp_path / "base", ID_V))
         state.close()
         assert not state.file.path.exists()
+
+
+def test_what_is_left_of_a_table_that_is_gone_goes_too(tmp_path: Path) -> None:
+    """It would count in the budget of all tables else."""
+    leave(tmp_path)
+    with workspace_in(tmp_path) as workspace:
+        workspace.forget_others({"t"})
+        assert workspace.native_bytes(besides="u") > 0
+        workspace.forget_others({"u"})
+        assert workspace.native_bytes(besides="u") == 0
+    leave(tmp_path)
+    with workspace_in(tmp_path) as workspace:
+        state = reopen(workspace)
+        assert state is not None
+        workspace.forget_others(())  # one that this process knows of stays
+        state.close()
+        assert file_of(tmp_path).exists()
