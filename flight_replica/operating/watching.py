@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from flight_replica._pb import admin_pb2 as pb
-from flight_replica.errors import ReplicaError
+from flight_replica.errors import ConfigError, Forbidden, InvalidStatement, ReplicaError, Unauthenticated
 from flight_replica.operating.screen import screen
 from flight_replica.operating.values import printable
 
@@ -23,14 +23,18 @@ _LEAVE = "\x1b[?25h\x1b[?1049l"
 _HOME, _END_OF_LINE, _END_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 _KEY_SECONDS = 0.1
 RETRY_SECONDS = 1.0
+_FINAL = (ConfigError, Forbidden, InvalidStatement, Unauthenticated)  # waiting doesn't mend these
 
 Watch = Callable[[], Iterator[pb.ServerStatus]]
 
 
 def watch_in_terminal(watch: Watch, out: TextIO = sys.stdout) -> None:
-    """Draw each status over the one before, until q or Ctrl-C. A server that goes is waited for."""
+    """Draw each status over the one before, until q or Ctrl-C. A server that goes is waited for.
+
+    Raises what waiting doesn't mend, such as a wrong password.
+    """
+    watcher = _Watcher(watch, out)
     with _own_screen(out):
-        watcher = _Watcher(watch, out)
         threading.Thread(target=watcher.run, name="status", daemon=True).start()
         try:
             _wait_for_quit(watcher)
@@ -38,6 +42,8 @@ def watch_in_terminal(watch: Watch, out: TextIO = sys.stdout) -> None:
             return
         finally:
             watcher.stop()
+    if watcher.error is not None:
+        raise watcher.error
 
 
 class _Watcher:
@@ -49,6 +55,7 @@ class _Watcher:
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._last: list[str] = []
+        self.error: ReplicaError | None = None  # that has ended it
 
     @property
     def is_stopped(self) -> bool:
@@ -62,8 +69,17 @@ class _Watcher:
                     if not self._draw(self._last):
                         return
             except ReplicaError as error:
+                if isinstance(error, _FINAL):
+                    self._fail(error)
+                    return
                 self._draw([printable(str(error)), "trying again", "", *self._last])
                 self._stopped.wait(RETRY_SECONDS)
+
+    def _fail(self, error: ReplicaError) -> None:
+        with self._lock:
+            if not self.is_stopped:
+                self.error = error
+                self._stopped.set()
 
     def stop(self) -> None:
         with self._lock:

@@ -362,6 +362,23 @@ def test_a_watched_status_waits_for_a_server_that_goes(tmp_path: Path) -> None:
         terminal.close()
 
 
+@pytest.mark.long
+def test_a_watched_status_that_is_not_let_in_ends_with_one_line(tmp_path: Path) -> None:
+    logins = BasicLogins(
+        UsersFile(write_users(tmp_path / "users.json", ann={"password": "ann's"})), Tokens(60)
+    )
+    with (
+        served_pair(tmp_path) as pair,
+        closing(AdminServer(pair.control, "127.0.0.1", 0, logins=logins)) as server,
+    ):
+        terminal = Terminal("status", server.uri, "--watch")
+        try:
+            assert terminal.wait() == 1
+            assert terminal.shows("log in")
+        finally:
+            terminal.close()
+
+
 def test_names_that_move_a_cursor_are_harmless(servers: tuple[Serving, Serving]) -> None:
     primary, _ = servers
     with flight.connect(primary.uri) as client:
