@@ -5,6 +5,7 @@ Knows pyarrow.flight and the statements of the feed, nothing of positions, threa
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -30,6 +31,8 @@ from flight_replica.log.wire import LINEAGE_HEADER, decode_log_gap
 # end it: pyarrow can't cancel a DoGet before the server has sent the schema.
 KEEPALIVE_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 10_000
+
+_DETAIL = re.compile(r"\. Detail: [A-Z]\w*$")  # what pyarrow appends: Failed, Unavailable, …
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,4 +175,4 @@ def _text(error: Exception) -> str:
     """The first line of a Flight error, without what gRPC and pyarrow add to it."""
     text = str(error).partition(". gRPC client debug context")[0]
     text = text.partition(". Detail: Python exception")[0].partition("\n")[0]
-    return text.removesuffix(". Detail: Failed")
+    return _DETAIL.sub("", text)
