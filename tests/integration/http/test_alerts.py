@@ -197,8 +197,10 @@ class Faults:
                 self.troubles.append(f"{do.__name__}: {error!r}")
 
     def lose_primary(self) -> None:
-        """First the feed breaks again and again, then it stands still for good."""
-        for _ in range(8):
+        """First the feed breaks again and again, until that is noticed; then it stands still for good."""
+        while ("FlightReplicaFeedFlapping", "lost") not in self.prometheus.firing():
+            if self.is_over.is_set():
+                return
             failures = self.value("lost", "feed_failures_total")
             self.feed_proxy.cut()
             until(lambda before=failures: self.value("lost", "feed_failures_total") > before, "it broke")
