@@ -69,9 +69,7 @@ def test_what_is_in_effect_is_shown_with_the_source_of_each_value(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x.toml"
-    path.write_text(
-        '[primary]\nuri = "grpc://me:secret@h:1"\nuser = "me"\n[tables."a b"]\ntext = ["c", "d?"]\n'
-    )
+    path.write_text('[primary]\nuri = "grpc://h:1"\nuser = "me"\n[tables."a b"]\ntext = ["c", "d?"]\n')
     monkeypatch.setenv("FLIGHT_REPLICA_PRIMARY_PASSWORD", "very secret")
     monkeypatch.setenv("FLIGHT_REPLICA_LIMITS_PINS_MAX", "5")
     arguments = ["config", "show", str(path), "--for", "serve"]
@@ -82,7 +80,7 @@ def test_what_is_in_effect_is_shown_with_the_source_of_each_value(
         "limits.statement_seconds = 120  # --limit",
         "limits.pins_max = 5  # FLIGHT_REPLICA_LIMITS_PINS_MAX",
         "limits.waits_max = 256  # default",
-        f'primary.uri = "grpc://***@h:1"  # {path}:2',
+        f'primary.uri = "grpc://h:1"  # {path}:2',
         'primary.password = "***"  # FLIGHT_REPLICA_PRIMARY_PASSWORD',
         f'tables."a b".text = "c,d?"  # {path}:5',
         "# data is not set",
