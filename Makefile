@@ -65,7 +65,7 @@ test-bounds: $(STAMP)  ## telling tests with the oldest and the newest dependenc
 	@for end in lowest-direct highest; do \
 		echo "==> $$end"; \
 		$(BIN)/uv venv --quiet --clear --python $(BIN)/python .bounds/$$end && \
-		$(BIN)/uv pip install --quiet --python .bounds/$$end --resolution $$end --editable '.[test]' && \
+		$(BIN)/uv pip install --quiet --system-certs --python .bounds/$$end --resolution $$end --editable '.[test]' && \
 		.bounds/$$end/bin/python -m pytest $(BOUNDS_TESTS) $(ARGS) || exit 1; \
 	done
 
