@@ -46,20 +46,22 @@ class NativeStates:
     def wants(self, state: ReplicaState) -> bool:
         """Whether one is to be made in place of `state`."""
         if isinstance(state, NativeState):
-            self._remark_on(self._grown(state), "native state beyond its budget")
+            grown = self._grown(state)
+            if self._is_news(grown):
+                _log.warning("native state beyond its budget table=%s reason=%s", self._table, grown)
             worn_ops = max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
             return state.ops_since_copied > worn_ops or _is_log_long(state)
         reason = self.why_not(state)
-        self._remark_on(reason, "no native state")
+        if self._is_news(reason):
+            _log.warning("no native state table=%s reason=%s", self._table, reason)
         return not reason
 
-    def _remark_on(self, reason: str, event: str) -> None:
-        """Keep `reason`, and log it when it is a new one; empty: there is nothing to be said."""
+    def _is_news(self, reason: str) -> bool:
+        """Keep `reason`; whether it is a new one. Empty: there is nothing to be said."""
         kind = reason.partition(":")[0]  # numbers change with each look
         with self._lock:
             is_news, self._remark = kind != self._remark.partition(":")[0], reason
-        if is_news and reason:
-            _log.warning("%s table=%s reason=%s", event, self._table, reason)
+        return is_news and bool(reason)
 
     @property
     def remark(self) -> str:

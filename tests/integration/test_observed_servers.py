@@ -80,7 +80,8 @@ def token(seconds: float = 600) -> str:
     return jwt.encode(claims, JWT_SECRET, algorithm="HS256")
 
 
-TOKEN, EXPIRED, FORGED = token(), token(-600), f"Bearer{secrets.token_hex(8)}"
+# Good for longer than a whole run of the tests: it is made when this file is read.
+TOKEN, EXPIRED, FORGED = token(86_400), token(-600), f"Bearer{secrets.token_hex(8)}"
 
 
 def by_token(replica: Server, text: str = TOKEN, **more: str) -> adbc.Connection:

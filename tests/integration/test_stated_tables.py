@@ -173,7 +173,7 @@ def test_a_copy_over_tls_by_a_user_with_a_password(tmp_path: Path) -> None:
         with running(replica):
             until(is_answered(replica.uri, "SELECT count(*) FROM t", [(1000,)]), "the copy is there")
             assert not any("pass phrase" in line for line in replica.errors)
-        assert "Unauthenticated" in refused(
+        assert "log in with user and password" in refused(
             f"--base=t=flight:{primary.uri}", "--primary-ca", str(authority.ca)
         )
 
