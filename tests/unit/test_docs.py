@@ -62,7 +62,7 @@ def test_every_number_of_the_sizing_page_is_the_one_that_was_measured() -> None:
 
 
 def _series(summary: dict[str, Any], name: str) -> list[dict[str, float]]:
-    begins = (f"{name}, 100000 ops:", f"{name}:")
+    begins = (f"{name}, 1000000 ops:", f"{name}:")
     return [
         numbers
         for series, numbers in summary.items()
