@@ -12,13 +12,9 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +24,7 @@ from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.schema import Schema
 
 from benchmarks.record import record
+from benchmarks.served import LISTEN, running
 from flight_replica.base.flight import FlightBase
 from flight_replica.client import query
 from flight_replica.log.feed_client import Endpoint
@@ -49,7 +46,10 @@ def main() -> None:
     loads: list[float] = []
     with ExitStack() as held:
         folder = Path(held.enter_context(tempfile.TemporaryDirectory()))
-        uri, pid = held.enter_context(_server(_iceberg_table(folder, options.rows), options.rows))
+        metadata = _iceberg_table(folder, options.rows)
+        stated = (f"--base=t=iceberg:{metadata}", "--key=t=id", f"--base-seq=t={options.rows}")
+        served = held.enter_context(running("serve", *LISTEN, *stated, until="native state built"))
+        uri, pid = served.uri, served.pid
         for number in range(options.repetitions):
             loads.append(os.getloadavg()[0])
             began = _cpu_seconds(pid)
@@ -135,34 +135,6 @@ def _iceberg_table(folder: Path, row_count: int) -> str:
             ]
             table.append(pa.Table.from_arrays(rows, schema=table.schema().as_arrow()))
         return str(table.metadata_location)
-
-
-@contextmanager
-def _server(metadata: str, row_count: int) -> Iterator[tuple[str, int]]:
-    """A replica of the Iceberg table, once its native state is built; its URI and process id."""
-    command = [sys.executable, "-m", "flight_replica", "serve", "--listen", "127.0.0.1:0"]
-    stated = [f"--base=t=iceberg:{metadata}", "--key=t=id", f"--base-seq=t={row_count}"]
-    process = subprocess.Popen([*command, *stated], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stderr is not None
-    is_built = threading.Event()
-
-    def watch() -> None:
-        for line in process.stderr or ():
-            if "native state built" in line:
-                is_built.set()
-
-    watcher = threading.Thread(target=watch, name="server-log", daemon=True)
-    watcher.start()
-    try:
-        uri = process.stdout.readline().strip().removeprefix("listening on ")
-        assert is_built.wait(600), "no native state was built"
-        yield uri, process.pid
-    finally:
-        process.terminate()
-        process.wait(30)
-        watcher.join()
-        process.stdout.close()
-        process.stderr.close()
 
 
 if __name__ == "__main__":

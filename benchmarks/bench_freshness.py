@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 
 from benchmarks.record import record
+from benchmarks.served import LISTEN, running
 from flight_replica._pb import feed_pb2
 from flight_replica.client import connect, query
 from flight_replica.demo_orders import CREATE, orders
@@ -29,7 +30,6 @@ from flight_replica.log.feed_client import Endpoint, FeedClient
 
 QUESTION = "How long after a commit at the primary is it visible to a Flight SQL client of a replica?"
 SQL = "SELECT id FROM orders LIMIT 0"
-LISTEN = ("--listen", "127.0.0.1:0")
 WARM_SECONDS = 3.0
 INGEST_ROWS = 250_000
 
@@ -65,11 +65,11 @@ def main() -> None:
 def _measure(row_count: int, rate: int, seconds: float) -> tuple[list[float], list[float]]:
     with ExitStack() as parts:
         folder = parts.enter_context(tempfile.TemporaryDirectory())
-        primary = parts.enter_context(_process("primary", "--data", f"{folder}/primary", *LISTEN))
+        primary = parts.enter_context(running("primary", "--data", f"{folder}/primary", *LISTEN)).uri
         _fill(primary, row_count)
-        replica = parts.enter_context(_process("serve", "--primary", primary, *LISTEN))
+        replica = parts.enter_context(running("serve", "--primary", primary, *LISTEN)).uri
         _until_served(replica, row_count)
-        parts.enter_context(_process("demo-writer", primary, f"--rows={row_count}", f"--rate={rate}"))
+        parts.enter_context(_writer(primary, row_count, rate))
         return _sample(replica, seconds)
 
 
@@ -93,19 +93,15 @@ def _sample(replica: str, seconds: float) -> tuple[list[float], list[float]]:
 
 
 @contextmanager
-def _process(*arguments: str) -> Iterator[str]:
-    """A process of the project while the block runs; the address of a server, else nothing."""
-    command = [sys.executable, "-m", "flight_replica", "--log-level", "error", *arguments]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
+def _writer(primary: str, row_count: int, rate: int) -> Iterator[None]:
+    """The demo's writer at work while the block runs."""
+    options = (f"--rows={row_count}", f"--rate={rate}")
+    process = subprocess.Popen([sys.executable, "-m", "flight_replica", "demo-writer", primary, *options])
     try:
-        yield (
-            process.stdout.readline().removeprefix("listening on ").strip() if "--listen" in arguments else ""
-        )
+        yield
     finally:
         process.terminate()
         process.wait()
-        process.stdout.close()
 
 
 def _fill(primary: str, row_count: int) -> None:
