@@ -107,16 +107,16 @@ class NativeBuild:
             for name, column in zip(names, schema.columns, strict=True)
         )
         key = ", ".join(f"c{schema.names.index(name)}" for name in schema.primary_key)
-        connection.execute(
+        ((row_count,),) = connection.execute(
             f"CREATE TABLE {self._name}.rows AS "
             # By position: DuckDB can't tell names apart that differ only by case.
             f"SELECT * FROM (SELECT {typed} FROM ({source.relation(position)}) AS s({', '.join(names)})) "
             f"ORDER BY {key}"
-        )
+        ).fetchall()
         record = StateRecord(
             source.lineage, schema, source.base_seq, source.base_version, source.is_lower_bound
         )
-        at = AppliedThrough(position.visible_seq, position.commit_time_us, source.ops_applied, 0)
+        at = AppliedThrough(position.visible_seq, position.commit_time_us, source.ops_applied, 0, row_count)
         native_record.create(connection, self._name, record, at)
         return record, at
 

@@ -15,7 +15,7 @@ from flight_replica.errors import SchemaMismatch, StateNotUsable
 from flight_replica.schema import TableSchema
 from flight_replica.sql.types import sql_type
 
-FORMAT = 1  # of the tables; raised with every change of them
+FORMAT = 2  # of the tables; raised with every change of them
 _PROGRAM = f"flight-replica {version('flight-replica')}, DuckDB {duckdb.__version__}"
 
 
@@ -38,6 +38,7 @@ class AppliedThrough:
     commit_time_us: int  # of seq; 0 unknown
     ops_applied: int  # since the base was adopted
     ops_since_copied: int  # since the rows were in key order throughout
+    row_count: int
 
 
 def create(
@@ -46,11 +47,18 @@ def create(
     """Make `position` and `about`."""
     session.execute(
         f"CREATE TABLE {database}.position (seq UBIGINT, commit_time_us BIGINT, column_count BIGINT, "
-        "ops_applied UBIGINT, ops_since_copied UBIGINT)"
+        "ops_applied UBIGINT, ops_since_copied UBIGINT, row_count UBIGINT)"
     )
     session.execute(
-        f"INSERT INTO {database}.position VALUES (?, ?, ?, ?, ?)",
-        [at.seq, at.commit_time_us, len(record.schema.columns), at.ops_applied, at.ops_since_copied],
+        f"INSERT INTO {database}.position VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            at.seq,
+            at.commit_time_us,
+            len(record.schema.columns),
+            at.ops_applied,
+            at.ops_since_copied,
+            at.row_count,
+        ],
     )
     session.execute(
         f"CREATE TABLE {database}.about (format INTEGER, program VARCHAR, lineage VARCHAR, "
@@ -89,8 +97,8 @@ def read(session: duckdb.DuckDBPyConnection, database: str) -> tuple[StateRecord
         ((lineage, schema, *base),) = session.execute(
             f"SELECT lineage, table_schema, base_seq, base_version, is_lower_bound FROM {database}.about"
         ).fetchall()
-        ((seq, time_us, column_count, *ops),) = session.execute(
-            "SELECT seq, commit_time_us, column_count, ops_applied, ops_since_copied "
+        ((seq, time_us, column_count, *counts),) = session.execute(
+            "SELECT seq, commit_time_us, column_count, ops_applied, ops_since_copied, row_count "
             f"FROM {database}.position"
         ).fetchall()
         record = StateRecord(UUID(lineage), TableSchema.from_json(schema), *base)
@@ -99,7 +107,7 @@ def read(session: duckdb.DuckDBPyConnection, database: str) -> tuple[StateRecord
         raise StateNotUsable(str(error).partition("\n")[0]) from error
     except (SchemaMismatch, ValueError) as error:
         raise StateNotUsable(f"its record doesn't fit: {error}") from error
-    return record, AppliedThrough(seq, time_us, *ops)
+    return record, AppliedThrough(seq, time_us, *counts)
 
 
 def _check_columns(

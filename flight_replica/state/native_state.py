@@ -66,6 +66,7 @@ class NativeState:
         self._commit_time_us = at.commit_time_us
         self._ops_applied = at.ops_applied
         self._ops_since_copied = at.ops_since_copied
+        self._row_count = at.row_count
         self.is_checked = is_checked  # every value of it was written or read in this process
 
     @property
@@ -92,9 +93,8 @@ class NativeState:
 
     @property
     def row_count(self) -> int:
-        """As committed now; may be asked while another thread applies, which has the connection."""
-        with closing(self._connection.cursor()) as session:
-            return int(session.execute(f"SELECT count(*) FROM {self._database}.rows").fetchall()[0][0])
+        """As committed now."""
+        return self._row_count
 
     def stand_on(self, base_seq: int, base_version: int) -> None:
         """Take a newer base whose ops are all applied already: nothing but its name changes."""
@@ -109,23 +109,29 @@ class NativeState:
         if newest == self._visible_seq:
             commit_time_us = self._commit_time_us
         with self._noticing_damage(), transaction(self._connection):
-            if len(ops):
-                self._replace(self._rows.newest(ops))
+            row_count = self._row_count + (self._replace(self._rows.newest(ops)) if len(ops) else 0)
             self._connection.execute(
                 f"UPDATE {self._database}.position SET seq = ?, commit_time_us = ?, "
-                "ops_applied = ops_applied + ?, ops_since_copied = ops_since_copied + ?",
-                [newest, commit_time_us, len(ops), len(ops)],
+                "ops_applied = ops_applied + ?, ops_since_copied = ops_since_copied + ?, row_count = ?",
+                [newest, commit_time_us, len(ops), len(ops), row_count],
             )
         self._visible_seq, self._commit_time_us = newest, commit_time_us
         self._ops_applied += len(ops)
         self._ops_since_copied += len(ops)
+        self._row_count = row_count
 
-    def _replace(self, rows: pa.RecordBatch) -> None:
+    def _replace(self, rows: pa.RecordBatch) -> int:
+        """Put `rows` in place of those with their keys; how many rows more there are then."""
         with registered(self._connection, rows) as name:
             run = self._connection.execute
-            run(f"DELETE FROM {self._database}.rows r {having_keys_of(self.schema, 'r', name)}")
+            ((deleted,),) = run(
+                f"DELETE FROM {self._database}.rows r {having_keys_of(self.schema, 'r', name)}"
+            ).fetchall()
             columns = ", ".join(column_names(self.schema))
-            run(f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} WHERE NOT dead")
+            ((inserted,),) = run(
+                f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} WHERE NOT dead"
+            ).fetchall()
+        return int(inserted) - int(deleted)
 
     @contextmanager
     def _noticing_damage(self) -> Iterator[None]:
@@ -179,7 +185,7 @@ class NativeState:
 
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         found = session.execute(
-            f"SELECT seq, commit_time_us, 0, column_count FROM {self._database}.position"
+            f"SELECT seq, commit_time_us, 0, column_count, row_count FROM {self._database}.position"
         ).fetchall()
         return StatePosition(*found[0])
 
@@ -212,9 +218,14 @@ class NativeState:
         hashes = ", ".join(f"bit_xor(hash({name}))" for name in column_names(self.schema))
         with closing(self._connection.cursor()) as session:
             try:
-                session.execute(f"SELECT {hashes} FROM {self._database}.rows").fetchall()
+                ((count, counted, *_),) = session.execute(
+                    f"SELECT count(*), (SELECT row_count FROM {self._database}.position), {hashes} "
+                    f"FROM {self._database}.rows"
+                ).fetchall()
             except duckdb.Error as error:
                 raise StateNotUsable(str(error).partition("\n")[0]) from error
+        if count != counted:
+            raise StateNotUsable(f"it has {count} rows, its record says {counted}")
         self.is_checked = True
 
     def close(self) -> None:

@@ -36,6 +36,7 @@ class StatePosition:
     commit_time_us: int  # of visible_seq; 0 unknown
     tail_rows: int  # keys in the tail, tombstones included
     column_count: int  # columns of the table; a column may be added while the transaction is open
+    row_count: int | None = None  # of the table; None where only a scan would tell
 
 
 class ReplicaState(Protocol):

@@ -114,11 +114,13 @@ def test_it_goes_on_with_all_that_it_knew(tmp_path: Path) -> None:
             wider = TableSchema((*ID_V.columns, Column("w", pa.string(), True, "new")), ("id",))
             state.add_columns(wider)
             state.apply(op_batch(wider, [(3, *put(1, 1, "x", schema=wider))]), 3)
+            assert state.row_count == 100
     with workspace_in(tmp_path) as workspace:
         state = reopen(workspace)
         assert state is not None
         with closing(state):
             assert (state.base_seq, state.base_version, state.visible_seq) == (2, 5, 3)
+            assert state.row_count == 100
             assert state.schema == wider
             assert [state.get([key]) for key in (0, 1)] == [
                 {"id": 0, "v": 7, "w": "new"},
@@ -254,6 +256,15 @@ def test_a_file_whose_columns_are_not_those_of_its_record_is_set_aside(tmp_path:
         connection.execute("ALTER TABLE rows ALTER c1 TYPE INTEGER")
     with workspace_in(tmp_path) as workspace, pytest.raises(StateNotUsable, match="its columns are"):
         reopen(workspace)
+
+
+def test_a_file_with_other_rows_than_its_record_counts_is_set_aside(tmp_path: Path) -> None:
+    leave(tmp_path)
+    with closing(duckdb.connect(str(file_of(tmp_path)))) as connection:
+        connection.execute("DELETE FROM rows WHERE c0 = 5")
+    with workspace_in(tmp_path) as workspace, pytest.raises(StateNotUsable, match=r"99 rows, .* says 100"):
+        reopen(workspace)
+    assert len(set_aside(tmp_path)) == 1
 
 
 def test_a_file_that_its_reader_refuses_is_set_aside(tmp_path: Path) -> None:

@@ -217,6 +217,39 @@ def test_a_state_that_cannot_be_copied_leaves_nothing(workspace: Workspace, tmp_
     assert workspace.database.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(0,)]
 
 
+def test_rows_are_counted_as_ops_come_whatever_they_do(workspace: Workspace, tmp_path: Path) -> None:
+    base = base_of(ID_V, tmp_path, pa.array([1, 2, 3], pa.int64()), pa.array([1, 2, 3], pa.int64()))
+    batches = [
+        ([put(1, 5)], 3),
+        ([put(4, 5), put(4, 6)], 4),
+        ([delete(2), delete(9)], 3),
+        ([put(7, 1), delete(7)], 3),
+        ([delete(3), put(3, 8)], 3),
+        ([delete(1), delete(3), delete(4)], 0),
+    ]
+    with native_state(base, workspace) as state:
+        assert state.row_count == 3
+        seq = 1
+        for ops, count in batches:
+            batch = op_batch(ID_V, [(seq + number, *op) for number, op in enumerate(ops, 1)])
+            seq += len(ops)
+            state.apply(batch, seq)
+            assert len(rows_of(state, workspace.database)) == state.row_count == count
+
+
+def test_a_batch_that_fails_leaves_the_count(workspace: Workspace, tmp_path: Path) -> None:
+    base = base_of(ID_V, tmp_path, pa.array([1], pa.int64()), pa.array([10], pa.int64()))
+    with native_state(base, workspace) as state:
+        with workspace.session() as other:
+            other.execute(f"BEGIN; UPDATE {state._database}.position SET seq = 9")
+            with pytest.raises(duckdb.Error, match=r"[Cc]onflict"):
+                state.apply(op_batch(ID_V, [(2, *put(2, 2))]), 2)
+            other.execute("ROLLBACK")
+        assert len(rows_of(state, workspace.database)) == state.row_count == 1
+        state.apply(op_batch(ID_V, [(2, *put(2, 2))]), 2)
+        assert len(rows_of(state, workspace.database)) == state.row_count == 2
+
+
 def test_rows_are_counted_while_ops_are_applied(workspace: Workspace, tmp_path: Path) -> None:
     base = base_of(ID_V, tmp_path, pa.array([1], pa.int64()), pa.array([10], pa.int64()))
     with native_state(base, workspace) as state, ThreadPoolExecutor(1) as other:

@@ -19,6 +19,7 @@ from flight_replica.log.source import Op
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import open_database
 from flight_replica.state.parquet_state import ParquetState
+from flight_replica.state.state import ReplicaState
 from tests.bases import ID_V, ParquetBase, assert_same, delete, op_batch, put, sorted_by_key
 
 NEW_YORK = "America/New_York"
@@ -75,11 +76,14 @@ def state_of(base: ParquetBase, database: duckdb.DuckDBPyConnection, tmp_path: P
     return ParquetState(database, 1, base.snapshot, tmp_path / "state")
 
 
-def rows_of(state: ParquetState, database: duckdb.DuckDBPyConnection) -> pa.Table:
+def rows_of(state: ReplicaState, database: duckdb.DuckDBPyConnection) -> pa.Table:
+    """All rows, as many as the state says where it counts them."""
     session = database.cursor()
     session.execute("BEGIN TRANSACTION READ ONLY")
-    found = session.sql(state.relation(state.position(session))).to_arrow_table()
+    position = state.position(session)
+    found = session.sql(state.relation(position)).to_arrow_table()
     session.close()
+    assert position.row_count in (None, len(found))
     return sorted_by_key(found, state.schema)
 
 
