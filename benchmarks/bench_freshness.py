@@ -1,9 +1,15 @@
 """How long after a commit at the primary is it visible to a Flight SQL client of a replica?
 
-Primary, writer and replica are processes of their own; this one is the client. It asks the replica for
-its position in a loop, and takes a sample whenever a newer commit shows: the time of the answer minus the
-commit's stamp. All are on one machine, so the clocks are one. The loop's own round trip is in the
-figure; it is measured beside it, as the baseline.
+Primary, writer and replica are processes of their own; this one is the client. Each commit of the writer
+puts its number into one row beside the others. The client asks for that row with `min_seq` one above what it
+has seen: the plan waits at the replica, without polling, and is answered once the next commit is visible;
+then the row is fetched. So there is one call a commit, and nothing is asked in vain. All are on one machine,
+so the clocks are one. What the same query takes when it waits for nothing is the baseline, measured after
+each.
+
+A commit's time is told twice: the stamp that the primary gives it, which is before it is synced, and when the
+writer had its acknowledgement. What a disk's sync takes is between them, so the primary lies once on the disk
+and once on a file system in memory, where there is one (Linux: /dev/shm).
 
 Run: python -m benchmarks.bench_freshness [--rows N] [--rates 1000,10000] [--seconds S]
 """
@@ -11,6 +17,8 @@ Run: python -m benchmarks.bench_freshness [--rows N] [--rates 1000,10000] [--sec
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import statistics
 import subprocess
 import sys
@@ -18,20 +26,39 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from google.protobuf.any_pb2 import Any as AnyMessage
+from pyarrow import flight
 
 from benchmarks.record import record
 from benchmarks.served import LISTEN, running
-from flight_replica._pb import feed_pb2
+from flight_replica._pb import feed_pb2, flight_sql_pb2
 from flight_replica.client import connect, query
 from flight_replica.demo_orders import CREATE, orders
-from flight_replica.log.feed_client import Endpoint, FeedClient
 
 QUESTION = "How long after a commit at the primary is it visible to a Flight SQL client of a replica?"
-SQL = "SELECT id FROM orders LIMIT 0"
+MEMORY = Path("/dev/shm")
+COMMITS_PER_SECOND = 20
 WARM_SECONDS = 3.0
+WAIT_MS = 5000
 INGEST_ROWS = 250_000
+MARKED = 0  # the id of the row that says which commit wrote it, in `customer`
+SQL = f"SELECT customer FROM orders WHERE id = {MARKED}"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One commit as the client saw it come; times in µs since 1970."""
+
+    number: int  # of the writer's commit
+    stamped_us: int  # by the primary
+    visible_us: int  # the plan was answered
+    in_hand_us: int  # the row was there
+    round_trip_us: int  # of the same query that waits for nothing
 
 
 def main() -> None:
@@ -39,20 +66,26 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--rates", default="1000,10000", help="ops a second, one run each")
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--writer", metavar="URI", help="be the writer, until stdin ends")
     options = parser.parse_args()
+    if options.writer:
+        _write(options.writer, options.rows, int(options.rates))
+        return
     samples: dict[str, list[float]] = {}
-    for rate in map(int, options.rates.split(",")):
-        fresh, trips = _measure(options.rows, rate, options.seconds)
-        samples[f"{rate} ops/s: commit to visible"] = fresh
-        samples[f"{rate} ops/s: round trip"] = trips
+    places = {"on disk": None} | ({"in memory": MEMORY} if os.access(MEMORY, os.W_OK) else {})
+    for where, place in places.items():
+        for rate in map(int, options.rates.split(",")):
+            for name, seconds in _measure(place, options.rows, rate, options.seconds).items():
+                samples[f"{where}, {rate} ops/s: {name}"] = seconds
     record(
         "freshness",
         QUESTION,
         {
             "rows": options.rows,
             "seconds": options.seconds,
-            "writer": "flight_replica.demo_writer: two commits per step, ten steps a second",
-            "baseline": "the round trip of the query that shows it",
+            "commits_per_second": COMMITS_PER_SECOND,
+            "primary": "the reference primary with its data " + " and ".join(places),
+            "baseline": "the round trip of the same query when it waits for nothing",
         },
         samples,
         dict.fromkeys(samples, "s"),
@@ -62,46 +95,67 @@ def main() -> None:
         print(f"  {series}: p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms, {len(values)} samples")
 
 
-def _measure(row_count: int, rate: int, seconds: float) -> tuple[list[float], list[float]]:
+def _measure(place: Path | None, row_count: int, rate: int, seconds: float) -> dict[str, list[float]]:
+    """Seconds by series; the primary's data lie in `place`, or where temporary files do."""
     with ExitStack() as parts:
-        folder = parts.enter_context(tempfile.TemporaryDirectory())
+        folder = parts.enter_context(tempfile.TemporaryDirectory(dir=place))
         primary = parts.enter_context(running("primary", "--data", f"{folder}/primary", *LISTEN)).uri
         _fill(primary, row_count)
-        replica = parts.enter_context(running("serve", "--primary", primary, *LISTEN)).uri
-        _until_served(replica, row_count)
-        parts.enter_context(_writer(primary, row_count, rate))
-        return _sample(replica, seconds)
+        followed = ("serve", "--primary", primary, *LISTEN)
+        replica = parts.enter_context(running(*followed, until="native state built")).uri
+        count = query(replica, "SELECT count(*) FROM orders").column(0)[0].as_py()
+        assert count == row_count, f"the replica has {count} rows of {row_count}"
+        with _writer(primary, row_count, rate) as acknowledged_us:
+            seen = _watch(replica, seconds)
+        found: dict[str, list[float]] = {
+            "commit's stamp to visible": [(one.visible_us - one.stamped_us) / 1e6 for one in seen],
+            "acknowledged to visible": [(one.visible_us - acknowledged_us[one.number]) / 1e6 for one in seen],
+            "commit's stamp to the row in hand": [(one.in_hand_us - one.stamped_us) / 1e6 for one in seen],
+            "commit's stamp to acknowledged": [
+                (acknowledged_us[one.number] - one.stamped_us) / 1e6 for one in seen
+            ],
+            "round trip": [one.round_trip_us / 1e6 for one in seen],
+        }
+        return found
 
 
-def _sample(replica: str, seconds: float) -> tuple[list[float], list[float]]:
-    """Freshness of each commit seen to appear, and the round trips, in seconds."""
-    fresh: list[float] = []
-    trips: list[float] = []
-    seen = 0
-    began = time.monotonic()
-    with FeedClient(Endpoint(replica)) as client:
+def _watch(replica: str, seconds: float) -> list[Seen]:
+    """Each commit that appears after a while of warming up."""
+    found: list[Seen] = []
+    seen_seq = 0
+    with flight.FlightClient(replica) as client:
+        began = time.monotonic()
         while (now := time.monotonic()) < began + WARM_SECONDS + seconds:
-            info = client.plan(SQL)
-            client.open(info).read_all()
-            answered_us, trip = time.time_ns() // 1000, time.monotonic() - now
-            at = feed_pb2.Positions.FromString(info.app_metadata).tables[0]
-            if at.visible_seq > seen and seen and now > began + WARM_SECONDS:
-                fresh.append((answered_us - at.commit_time_us) / 1e6)
-                trips.append(trip)
-            seen = at.visible_seq
-    return fresh, trips
+            at, visible_us, rows = _ask(client, seen_seq + 1)
+            in_hand_us = _now_us()
+            assert at.visible_seq > seen_seq, f"seq {at.visible_seq} after {seen_seq}"
+            asked_us = _now_us()
+            again, _, _ = _ask(client, 0)
+            round_trip_us = _now_us() - asked_us
+            assert again.visible_seq >= at.visible_seq, "the replica went back"
+            (number,) = rows.column(0).to_pylist()
+            if seen_seq and now > began + WARM_SECONDS:
+                found.append(Seen(number, at.commit_time_us, visible_us, in_hand_us, round_trip_us))
+            seen_seq = again.visible_seq
+    assert found, "no commit was seen"
+    return found
 
 
-@contextmanager
-def _writer(primary: str, row_count: int, rate: int) -> Iterator[None]:
-    """The demo's writer at work while the block runs."""
-    options = (f"--rows={row_count}", f"--rate={rate}")
-    process = subprocess.Popen([sys.executable, "-m", "flight_replica", "demo-writer", primary, *options])
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
+def _ask(client: flight.FlightClient, min_seq: int) -> tuple[feed_pb2.TablePosition, int, pa.Table]:
+    """The marked row once `min_seq` is visible: its position, when the plan was answered, and the row."""
+    command = AnyMessage()
+    command.Pack(flight_sql_pb2.CommandStatementQuery(query=SQL), "type.googleapis.com")
+    headers = [(b"merutable-min-seq", str(min_seq).encode()), (b"merutable-wait-timeout-ms", b"%d" % WAIT_MS)]
+    waiting = flight.FlightCallOptions(headers=headers if min_seq else [])
+    descriptor = flight.FlightDescriptor.for_command(command.SerializeToString())
+    info = client.get_flight_info(descriptor, waiting)
+    answered_us = _now_us()
+    (position,) = feed_pb2.Positions.FromString(info.app_metadata).tables
+    return position, answered_us, client.do_get(info.endpoints[0].ticket).read_all()
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 def _fill(primary: str, row_count: int) -> None:
@@ -114,17 +168,44 @@ def _fill(primary: str, row_count: int) -> None:
             cursor.adbc_ingest("orders", rows, mode="append")
 
 
-def _until_served(replica: str, row_count: int) -> None:
-    deadline = time.monotonic() + 60
-    while "serving" not in _states(replica) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    count = query(replica, "SELECT count(*) FROM orders").column(0)[0].as_py()
-    assert count == row_count, f"the replica has {count} rows of {row_count}"
+# --- the writer, a process of its own -----------------------------------------------------------------
 
 
-def _states(replica: str) -> list[str]:
-    states: list[str] = query(replica, "SELECT state FROM merutable_status()").column(0).to_pylist()
-    return states
+@contextmanager
+def _writer(primary: str, row_count: int, rate: int) -> Iterator[dict[int, int]]:
+    """It writes while the block runs. Then the dictionary has, by commit, when it was acknowledged."""
+    command = [sys.executable, "-m", "benchmarks.bench_freshness", f"--writer={primary}"]
+    command += [f"--rows={row_count}", f"--rates={rate}"]
+    acknowledged_us: dict[int, int] = {}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        yield acknowledged_us
+        out, _ = process.communicate(timeout=60)
+        acknowledged_us.update(enumerate(json.loads(out)))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _write(uri: str, row_count: int, rate: int) -> None:
+    """Commit at `rate` ops a second, until stdin ends; print when each commit was acknowledged, in µs."""
+    random = np.random.default_rng(1)
+    acknowledged_us: list[int] = []
+    due = time.monotonic()
+    os.set_blocking(sys.stdin.fileno(), False)
+    with connect(uri) as connection, connection.cursor() as cursor:
+        while sys.stdin.buffer.read(1) is None:  # b"" at its end
+            count = max(1, rate // COMMITS_PER_SECOND)
+            others = np.unique(random.integers(MARKED + 1, row_count, count - 1))
+            rows = orders(np.concatenate([[MARKED], others]), random)
+            customers = rows.column(1).to_numpy().copy()
+            customers[0] = len(acknowledged_us)
+            rows = rows.set_column(1, "customer", pa.array(customers))
+            cursor.adbc_ingest("orders", rows, mode="append")
+            acknowledged_us.append(_now_us())
+            due = max(due + 1 / COMMITS_PER_SECOND, time.monotonic())
+            time.sleep(max(0.0, due - time.monotonic()))
+    print(json.dumps(acknowledged_us))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 from benchmarks.record import RESULTS
-from benchmarks.targets import TARGETS, Document, Target
+from benchmarks.targets import TARGETS, Document, Target, p99
 
 HERE = Path(__file__).resolve().parent
 CHART = "targets.svg"
+P99_SAMPLES_MIN = 50
 _HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.report` from `benchmarks/results/*.json`; don't edit it. Each file there has
@@ -25,7 +26,9 @@ two sides took turns in one run. `make bench` measures everything anew and makes
 prints a small edition and keeps nothing.
 
 Freshness is the time of the answer minus the commit's stamp by the primary. All processes ran on one
-machine, so their clocks are one, and the offset is zero. The stamp is given before the commit is synced.
+machine, so their clocks are one, and the offset is zero. The stamp is given before the commit is synced,
+which takes a disk its time before anybody could see it; "acknowledged" is when the writer had its answer. So
+the primary's data lie once on the disk and once in memory.
 """
 
 
@@ -99,15 +102,21 @@ def _section(name: str, document: Document) -> Iterator[str]:
         "; ".join(f"{key}: {value}" for key, value in data.items() if not isinstance(value, list | dict))
         + "\n"
     )
-    yield "| series | median | from | to |"
-    yield "|---|---|---|---|"
+    yield "| series | median | p99 | from | to |"
+    yield "|---|---|---|---|---|"
     for series, numbers in document["summary"].items():
         unit = document["unit"]
         unit = unit if isinstance(unit, str) else unit.get(series, "")
-        values = (_number(numbers[key]) for key in ("median", "min", "max"))
-        first, *rest = values
-        yield f"| {series} | {first} {unit} | {' | '.join(rest)} |"
+        median, lowest, highest = (_number(numbers[key]) for key in ("median", "min", "max"))
+        yield f"| {series} | {median} {unit} | {_p99(document, series)} | {lowest} | {highest} |"
     yield ""
+
+
+def _p99(document: Document, series: str) -> str:
+    """Empty where there are too few samples to speak of one."""
+    if len(document["samples"][series]) < P99_SAMPLES_MIN:
+        return ""
+    return _number(p99(series)(document))
 
 
 def _number(value: float) -> str:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from pyiceberg.catalog.sql import SqlCatalog
 
-from benchmarks.orders_table import SEED
+from benchmarks.orders_table import LINEAGE, SEED, orders_schema
+from flight_replica.base.iceberg import BASE_SEQ_PROPERTY, LINEAGE_PROPERTY, SCHEMA_PROPERTY
 from flight_replica.demo_orders import orders
+from flight_replica.errors import Unavailable
 
 BUILD_SECONDS_MAX = 900
+WAIT_SECONDS_MAX = 300
 LISTEN = ("--listen", "127.0.0.1:0")
+ADMIN_LISTEN = ("--admin-listen", "127.0.0.1:0")
 _FILE_ROWS = 1_000_000
 
 
@@ -28,11 +34,34 @@ class Served:
 
     uri: str
     pid: int
+    log: list[str] = field(default_factory=list)  # its lines so far
+    admin: str = ""  # where its admin port is, if it has one
+
+    @property
+    def processor_seconds(self) -> float:
+        """What it has used of all cores so far (Linux): it says more than the clock on a busy machine."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
+    def memory_bytes(self) -> dict[str, int]:
+        """What it holds of the machine's memory (Linux): `RssAnon` of its own, `RssFile` of mapped files."""
+        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        found = (line.split() for line in lines if line.startswith("Rss"))
+        return {name.rstrip(":"): int(kib) * 1024 for name, kib, *_ in found}
 
 
 def iceberg_orders(folder: Path, row_count: int) -> str:
-    """The demo's orders as an Iceberg table of files of 1 M rows, sorted by id; its metadata file."""
+    """The demo's orders as an Iceberg table of files of 1 M rows, sorted by id; its metadata file.
+
+    It says that it is the base at seq `row_count` of the lineage `LINEAGE`.
+    """
     random = np.random.default_rng(SEED)
+    said = {
+        LINEAGE_PROPERTY: str(LINEAGE),
+        SCHEMA_PROPERTY: orders_schema().to_json(),
+        BASE_SEQ_PROPERTY: str(row_count),
+    }
     with closing(SqlCatalog("c", uri=f"sqlite:///{folder}/catalog.db", warehouse=str(folder))) as catalog:
         catalog.create_namespace("n")
         table = None
@@ -40,7 +69,7 @@ def iceberg_orders(folder: Path, row_count: int) -> str:
             ids = np.arange(first, min(first + _FILE_ROWS, row_count))
             rows = pa.Table.from_batches([orders(ids, random)])
             table = table or catalog.create_table("n.orders", rows.schema)
-            table.append(rows)
+            table.append(rows, snapshot_properties=said)
         assert table is not None, "a table without rows"
         return str(table.metadata_location)
 
@@ -75,12 +104,29 @@ def running(*arguments: str, until: str = "") -> Iterator[Served]:
         if not address:
             watcher.join(5)
             raise RuntimeError(f"the server ended: {''.join(lines[-5:])}")
+        admin = ""
+        while ADMIN_LISTEN[0] in arguments and not admin:
+            line = process.stdout.readline().strip()
+            admin = line.removeprefix("admin on ") if line.startswith("admin on ") else ""
         if until and not has_said.wait(BUILD_SECONDS_MAX):
             raise RuntimeError(f"the server never said {until!r}: {''.join(lines[-5:])}")
-        yield Served(address, process.pid)
+        yield Served(address, process.pid, lines, admin)
     finally:
         process.terminate()
         process.wait(30)
         watcher.join()
         process.stdout.close()
         process.stderr.close()
+
+
+def until(holds: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS_MAX) -> None:
+    """Wait until it holds; a server that doesn't serve yet is asked again. Raises `TimeoutError`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if holds():
+                return
+        except Unavailable:
+            pass
+        time.sleep(0.005)
+    raise TimeoutError(f"not within {seconds:.0f} s: {what}")

@@ -1,0 +1,255 @@
+"""A server of one feed with ops as they are asked for: a primary that costs little and is never late.
+
+It publishes the orders as an Iceberg base, or none, and keeps the ops of `counted_ops.py` in memory. A real
+primary commits each statement to its disk, which few benchmarks are about; those that are use one.
+
+Run: python -m benchmarks.counted_feed --rows N [--metadata FILE]; a line `add N` or `rate OPS COMMIT_OPS` on
+stdin is answered by a line of JSON when it is done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from uuid import uuid4
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.counted_ops import CountedOps
+from benchmarks.orders_table import LINEAGE, SEED, orders_schema
+from flight_replica.base.iceberg import IcebergBase
+from flight_replica.errors import TableNotFound, Unavailable
+from flight_replica.flightsql.server import FlightSqlServer
+from flight_replica.flightsql.service import TableEntry
+from flight_replica.flightsql.status import hide_tracebacks
+from flight_replica.log.op_log import OpLog
+from flight_replica.log.source import OpBatch
+from flight_replica.position import TablePosition
+from flight_replica.sql.database import open_database
+from flight_replica.sql.view import View
+
+TABLE = "orders"
+LOG_BYTES_MAX = 2 << 30
+_BATCH_OPS = 250_000  # of what is added at once: one commit each
+_TICK_SECONDS = 0.002
+
+
+class CountedFeed:
+    """One such server as a process, from its start to `close`."""
+
+    def __init__(self, row_count: int, metadata: str | None) -> None:
+        command = [sys.executable, "-m", "benchmarks.counted_feed", f"--rows={row_count}"]
+        if metadata is not None:
+            command.append(f"--metadata={metadata}")
+        self.ops = CountedOps(row_count)
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.uri = self._answer()["uri"]
+
+    def add(self, count: int) -> int:
+        """Make `count` ops and commit them at once, as far as that goes; the seq that they end at.
+
+        They are made before the first one is to be seen.
+        """
+        return int(self._ask(f"add {count}")["seq"])
+
+    def flow(self, ops_per_second: int, commit_ops: int = 0) -> int:
+        """From now on commit so many a second, in commits of about `commit_ops`, or as they are due.
+
+        0 stops it. The newest seq.
+        """
+        return int(self._ask(f"rate {ops_per_second} {commit_ops}")["seq"])
+
+    @property
+    def seq(self) -> int:
+        return int(self._ask("look")["seq"])
+
+    @property
+    def ops_read(self) -> int:
+        """How many ops were handed out so far."""
+        return int(self._ask("look")["ops_read"])
+
+    def _ask(self, line: str) -> dict[str, str | int]:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> dict[str, str | int]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the feed ended with code {self._process.wait()}")
+        return dict(json.loads(line))
+
+    def close(self) -> None:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+@contextmanager
+def counted_feed(row_count: int, metadata: str | None) -> Iterator[CountedFeed]:
+    """While the block runs a feed after the base of `row_count` rows at `metadata`, or from seq 0 on."""
+    feed = CountedFeed(row_count, metadata)
+    try:
+        yield feed
+    finally:
+        feed.close()
+
+
+# --- the process ------------------------------------------------------------------------------------
+
+
+class _Log(OpLog):
+    """Counts what is read of it."""
+
+    ops_read = 0
+
+    def read(
+        self, since: int, through: int | None, byte_limit: int, schema_version: int | None = None
+    ) -> OpBatch:
+        batch = super().read(since, through, byte_limit, schema_version)
+        self.ops_read += len(batch.ops)
+        return batch
+
+
+class _Service:
+    """As much of a `Service` as a replica asks for."""
+
+    product = "feed of a benchmark"
+    read_only_reason = "this is a feed of a benchmark"
+
+    def __init__(self, feed: _Log, base_seq: int, metadata: str | None) -> None:
+        self._feed = feed
+        self._database = open_database()
+        self._base_seq = base_seq
+        self._metadata = metadata
+        self._base_version = IcebergBase(metadata, table=TABLE).poll() if metadata is not None else None
+        self._table_uuid = str(uuid4())
+
+    def tables(self) -> Sequence[TableEntry]:
+        feed, has_base = self._feed, self._metadata is not None
+        return [
+            TableEntry(
+                name=TABLE,
+                schema=feed.schema,
+                table_uuid=self._table_uuid,
+                low_water=feed.low_water,
+                position=TablePosition(TABLE, feed.lineage, 0, feed.high_water, high_water=feed.high_water),
+                base_kind="iceberg" if has_base else None,
+                base_uri=self._metadata,
+                base_version=self._base_version,
+                base_seq=self._base_seq if has_base else None,
+            )
+        ]
+
+    def feed(self, table: str) -> OpLog:
+        if table != TABLE:
+            raise TableNotFound(f"there is no table {table!r}")
+        return self._feed
+
+    def open_view(self, tables: Sequence[str]) -> View:
+        if tables:
+            raise Unavailable("rows aren't served here, the feed is")
+        session = self._database.cursor()
+        session.execute("BEGIN TRANSACTION READ ONLY")
+        return View(session, [], lambda: None)
+
+    def clock_us(self) -> int:
+        return time.time_ns() // 1000
+
+
+class _Flow:
+    """Commits ops at a rate, on a thread of its own."""
+
+    def __init__(self, feed: OpLog, ops: CountedOps) -> None:
+        self._feed = feed
+        self._ops = ops
+        self._random = np.random.default_rng(SEED)
+        self._lock = threading.Lock()
+        self._rate, self._commit_ops = 0, 0
+        self._began, self._done = 0.0, 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flow")
+        self._thread.start()
+
+    def set_rate(self, rate: int, commit_ops: int) -> None:
+        with self._lock:
+            self._rate, self._commit_ops = rate, commit_ops
+            self._began, self._done = time.monotonic(), 0
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            since, made = self._feed.newest_seq, []
+            for first in range(0, count, _BATCH_OPS):
+                made.append(self._ops.ops(since + first, min(_BATCH_OPS, count - first), self._random))
+            for batch in made:
+                self._append(batch)
+
+    def _run(self) -> None:
+        while not self._stop.wait(_TICK_SECONDS):
+            with self._lock:
+                due = int((time.monotonic() - self._began) * self._rate) - self._done
+                size = self._commit_ops or max(1, due)
+                for _ in range(due // size):
+                    self._append(self._ops.ops(self._feed.newest_seq, size, self._random))
+                    self._done += size
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        through = batch.column(0)[-1].as_py()
+        self._feed.append(batch, through=through, commit_time_us=time.time_ns() // 1000)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def _serve(row_count: int, metadata: str | None) -> None:
+    hide_tracebacks()
+    feed = _Log(
+        TABLE,
+        LINEAGE,
+        orders_schema(),
+        start=row_count,
+        bytes_max=LOG_BYTES_MAX,
+        clock_us=lambda: time.time_ns() // 1000,
+    )
+    with ExitStack() as parts:
+        flow = _Flow(feed, CountedOps(row_count))
+        parts.callback(flow.close)
+        server = FlightSqlServer(_Service(feed, row_count, metadata), "127.0.0.1", 0)
+        parts.callback(server.close)
+        print(json.dumps({"uri": f"grpc://127.0.0.1:{server.port}"}), flush=True)
+        for line in sys.stdin:
+            word, *numbers = line.split()
+            if word == "add":
+                flow.add(*map(int, numbers))
+            elif word == "rate":
+                flow.set_rate(*map(int, numbers))
+            print(json.dumps({"seq": feed.newest_seq, "ops_read": feed.ops_read}), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, required=True)
+    parser.add_argument(
+        "--metadata", help="of the base, an Iceberg table at seq N; none: the log begins at 0"
+    )
+    options = parser.parse_args()
+    _serve(options.rows, options.metadata)
+
+
+if __name__ == "__main__":
+    main()
