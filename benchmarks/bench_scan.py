@@ -9,6 +9,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
@@ -18,12 +19,16 @@ import pyarrow as pa
 from benchmarks.orders_table import SEED, orders_base, random_ops
 from benchmarks.record import record
 from flight_replica.base.source import BaseSnapshot
+from flight_replica.sql.plain_count import plain_count
+from flight_replica.sql.statement import tree_of
 from flight_replica.state.native_build import NativeBuild
 from flight_replica.state.parquet_state import ParquetState
+from flight_replica.state.state import ReplicaState
 from flight_replica.state.workspace import Workspace
 
 QUESTION = "What does a query cost on each kind of state, against the pure scan of the same Parquet files?"
 Samples = dict[str, list[float]]
+Text = Callable[[str], str]  # a query over `orders` -> what is run
 QUERIES = {
     "count": "SELECT count(*) FROM orders",
     "sum": "SELECT sum(amount) FROM orders",
@@ -86,15 +91,13 @@ def _measure(snapshot: BaseSnapshot, op_count: int, repetitions: int) -> Samples
     session.execute("BEGIN TRANSACTION READ ONLY")
     paths = ", ".join(f"'{file.path}'" for file in merged.snapshot.files)
     states = dict(zip(KINDS, (merged, native, rebuilt), strict=True))
-    relations = {
-        kind: f"({state.relation(state.position(session))}) orders" for kind, state in states.items()
-    }
-    relations["pure scan"] = f"read_parquet([{paths}]) orders"
+    texts: dict[str, Text] = {kind: _text_of(session, state) for kind, state in states.items()}
+    texts["pure scan"] = lambda sql: _over(sql, f"read_parquet([{paths}])")
     found: Samples = {}
     low, high = snapshot.row_count // 2, snapshot.row_count // 2 + snapshot.row_count // 100
     for name, sql in QUERIES.items():
         text = sql.format(low=low, high=high, out=snapshot.row_count // 10)
-        times = _times(session, text, relations, repetitions, is_same=op_count == 0)
+        times = _times(session, text, texts, repetitions, is_same=op_count == 0)
         found |= {f"{name}, {op_count} ops: {kind}": seconds for kind, seconds in times.items()}
     session.close()
     for state in states.values():
@@ -103,33 +106,46 @@ def _measure(snapshot: BaseSnapshot, op_count: int, repetitions: int) -> Samples
     return found
 
 
+def _over(sql: str, relation: str) -> str:
+    return sql.replace("FROM orders", f"FROM {relation} orders")
+
+
+def _text_of(session: duckdb.DuckDBPyConnection, state: ReplicaState) -> Text:
+    """How a view runs a query on a state; a plain count by the counter, where the state has one."""
+    relation = state.relation(state.position(session))
+    count = plain_count(tree_of(QUERIES["count"]), ["orders"])
+    assert count is not None, "the plain count isn't one"
+
+    def text(sql: str) -> str:
+        row_count = state.position(session).row_count if sql == QUERIES["count"] else None
+        return _over(sql, f"({relation})") if row_count is None else count.answer(row_count)
+
+    return text
+
+
 def _times(
     session: duckdb.DuckDBPyConnection,
     sql: str,
-    relations: dict[str, str],
+    texts: dict[str, Text],
     repetitions: int,
     is_same: bool,
 ) -> Samples:
-    """Seconds by relation, in turns. Both states must agree, and with the files where nothing is applied."""
-    answers = {kind: _rows(session, sql, relation) for kind, relation in relations.items()}
+    """Seconds by kind, in turns. Both states must agree, and with the files where nothing is applied."""
+    answers = {kind: _rows(session, text(sql)) for kind, text in texts.items()}
     assert all(answers[kind] == answers["merge on read"] for kind in KINDS), f"{sql}: the states differ"
     assert not is_same or answers["merge on read"] == answers["pure scan"], f"{sql}: the merge differs"
-    times: Samples = {kind: [] for kind in relations}
+    times: Samples = {kind: [] for kind in texts}
     for _ in range(repetitions):
-        for kind, relation in relations.items():
+        for kind, text in texts.items():
             began = time.perf_counter()
-            _run(session, sql, relation)
+            session.sql(text(sql)).to_arrow_table()
             times[kind].append(time.perf_counter() - began)
     return times
 
 
-def _run(session: duckdb.DuckDBPyConnection, sql: str, relation: str) -> pa.Table:
-    return session.sql(sql.replace("FROM orders", f"FROM {relation}")).to_arrow_table()
-
-
-def _rows(session: duckdb.DuckDBPyConnection, sql: str, relation: str) -> pa.Table:
+def _rows(session: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     """The answer in one order."""
-    found = _run(session, sql, relation)
+    found = session.sql(sql).to_arrow_table()
     return found.sort_by([(name, "ascending") for name in found.schema.names[:2]])
 
 

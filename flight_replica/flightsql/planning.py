@@ -321,7 +321,7 @@ class Planner:
                 view.set_time_zone(zone)
             call.limit_to(self._limits.statement_seconds)
             call.on_end(view.interrupt)
-            sql = bind_functions(checked, [name for name, _ in relations])
+            sql = _counted(checked, view) or bind_functions(checked, [name for name, _ in relations])
             parameters = _example(checked, rows) if rewrite is None else ()
             planned = rewrite(sql) if rewrite is not None else sql
             schema = plain_schema(_planned_schema(view, planned, parameters, relations))
@@ -396,6 +396,13 @@ def _tables_named(checked: Checked) -> Sequence[str]:
 def _example(checked: Checked, rows: Sequence[Parameters]) -> Parameters:
     names = checked.parameter_names
     return example_of(rows, _keys(checked.parameter_count, names), is_named=bool(names))
+
+
+def _counted(checked: Checked, view: View) -> str | None:
+    """What answers a plain count of a table whose rows are counted; None for every other statement."""
+    count = checked.count
+    row_count = None if count is None else view.row_count(count.table)
+    return None if count is None or row_count is None else count.answer(row_count)
 
 
 def _planned_schema(

@@ -90,7 +90,7 @@ class Opening:
         """The view, which holds everything from now on; its tables are bound by `take_up`."""
         view = View(self._session, [self._position(name) for name in self._seen], self._held.close)
         for name, state in self._states.items():
-            view.offer(name, state.relation(self._seen[name]))
+            view.offer(name, state.relation(self._seen[name]), self._seen[name].row_count)
         return view
 
     def bound(self) -> View:

@@ -15,6 +15,7 @@ from flight_replica.errors import InvalidStatement, NotAllowed, ReadOnly
 from flight_replica.sql.calls import TableFunction, found_functions
 from flight_replica.sql.database import quote
 from flight_replica.sql.guards import guarded
+from flight_replica.sql.plain_count import PlainCount, plain_count
 from flight_replica.sql.shows import shown
 from flight_replica.sql.statement import Token, kind_of, single, tokens, tree_of
 from flight_replica.sql.walk import Resolve, Scope, Walk
@@ -38,6 +39,7 @@ class Checked:
     parameter_count: int  # ? and $n: the highest number; $name: how many names
     parameter_names: tuple[str, ...] = ()  # of $name parameters, in order of appearance
     positions: tuple[tuple[str, str], ...] = ()  # tables whose position it asks for: (as spelled, as served)
+    count: PlainCount | None = None  # where it asks for nothing else
 
 
 def check_select(sql: str, resolve: Resolve) -> Checked:
@@ -85,7 +87,8 @@ def _check_explain(text: str, words: Sequence[Token], resolve: Resolve) -> Check
     moved = (
         replace(call, start=call.start + len(prefix), is_whole_statement=False) for call in checked.functions
     )
-    return replace(checked, sql=prefix + checked.sql, functions=tuple(moved))
+    explained = None if checked.count is None else replace(checked.count, prefix=prefix)
+    return replace(checked, sql=prefix + checked.sql, functions=tuple(moved), count=explained)
 
 
 def _check_query(text: str, resolve: Resolve) -> Checked:
@@ -98,7 +101,9 @@ def _check_query(text: str, resolve: Resolve) -> Checked:
         walk = Walk(resolve)
         walk.check(statement, Scope())
     calls = found_functions(walk, text, statement["node"])
-    return Checked(text, tuple(walk.tables), calls, count, names, tuple(walk.positions.items()))
+    tables = tuple(walk.tables)
+    plain = None if calls else plain_count(statement, tables)
+    return Checked(text, tables, calls, count, names, tuple(walk.positions.items()), plain)
 
 
 def parameters_of(walk: Walk) -> tuple[int, tuple[str, ...]]:

@@ -47,22 +47,36 @@ class View:
         self._time_zone = ""  # "": the database's own
         self._planned: tuple[str, Parameters, duckdb.DuckDBPyRelation] | None = None
         self._offered: dict[str, str] = {}  # name -> relation
+        self._row_counts: dict[str, int] = {}  # name -> rows of its relation, where they are counted
         self.positions = tuple(positions)
 
     def bind(self, name: str, relation: str) -> None:
         """Let statements of this view call the SQL query `relation` by `name`."""
+        self._row_counts.pop(name, None)
+        self._bind(name, relation)
+
+    def _bind(self, name: str, relation: str) -> None:
         self._session.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {relation}")
 
-    def offer(self, name: str, relation: str) -> None:
-        """As `bind`, but done by `take_up`: most statements read few of many tables."""
+    def offer(self, name: str, relation: str, row_count: int | None = None) -> None:
+        """As `bind`, but done by `take_up`: most statements read few of many tables.
+
+        `row_count`: of the relation, where that is known.
+        """
         self._offered[name] = relation
+        if row_count is not None:
+            self._row_counts[name] = row_count
 
     def take_up(self, names: Iterable[str]) -> None:
         """Bind those of `names` that were offered and aren't bound yet."""
         for name in names:
             if name in self._offered:
-                self.bind(name, self._offered[name])
+                self._bind(name, self._offered[name])
                 del self._offered[name]
+
+    def row_count(self, name: str) -> int | None:
+        """How many rows statements find under `name`; None where only a scan would tell."""
+        return self._row_counts.get(name)
 
     def bind_data(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Let statements of this view read Arrow data by `name`; a reader can be read once."""

@@ -70,6 +70,21 @@ def test_a_write_is_seen_by_those_who_ask_for_its_seq(
     assert replica.query("SELECT 1 FROM orders LIMIT 1", max_staleness_seconds=30).rows() == [(1,)]
 
 
+def test_rows_that_are_counted_as_they_come_are_not_scanned_to_count_them(
+    primary: Server, replica: flight_replica.Replica
+) -> None:
+    def plan() -> str:
+        return str(replica.query("EXPLAIN SELECT count(*) AS rows FROM orders").rows())
+
+    until(lambda: "Dummy Scan" in plan(), "the native state is there")
+    ((_, seq),) = rows(primary.uri, "INSERT INTO orders VALUES (-7, 'a'), (-8, 'b')")
+    assert isinstance(seq, int)
+    counted = replica.query("SELECT count(*) AS rows, COUNT(1) FROM Orders o LIMIT 5", min_seq=seq)
+    scanned = replica.query('SELECT count(id) AS rows, count(id) AS "count(1)" FROM orders')
+    assert counted.positions[0].visible_seq == scanned.positions[0].visible_seq == seq
+    assert counted.arrow() == scanned.arrow()
+
+
 def test_errors_are_of_one_tree_and_say_what_is_wrong(
     primary: Server, replica: flight_replica.Replica
 ) -> None:

@@ -282,6 +282,7 @@ class ReplicaHistories(RuleBasedStateMachine):
         assert view.positions[0].visible_seq == seq
         found = sorted_by_key(view.execute("SELECT * FROM t").read_all(), schema)
         assert_same(found, self.primary.rows_at(seq, schema))
+        assert view.row_count("t") in (None, len(found))
         if is_last_look:
             view.close()
             self.views.remove(entry)

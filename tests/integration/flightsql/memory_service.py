@@ -138,8 +138,9 @@ class MemoryService:
         view = View(session, [self._position(table) for table in found], self._released)
         self.open_views += 1
         for table in found:
-            session.execute(f"SELECT count(*) FROM {table.stored}").fetchall()
-            view.bind(table.name, f"SELECT * FROM {table.stored}")
+            ((row_count,),) = session.execute(f"SELECT count(*) FROM {table.stored}").fetchall()
+            view.offer(table.name, f"SELECT * FROM {table.stored}", row_count)
+        view.take_up(tables)
         return view
 
     def wait_for(self, demand: Demand, timeout_seconds: float, ending: Ending) -> None:

@@ -28,7 +28,9 @@ def replica(primary: SmallTable, workspace: Workspace) -> Iterator[Replica]:
 def assert_shows(view: View, primary: SmallTable, seq: int) -> None:
     """Assert that the view shows the table as of `seq`, and says so."""
     assert [position.visible_seq for position in view.positions] == [seq]
-    assert_same(sorted_by_key(view.execute("FROM t").read_all(), primary.schema), primary.rows_at(seq))
+    rows = primary.rows_at(seq)
+    assert_same(sorted_by_key(view.execute("FROM t").read_all(), primary.schema), rows)
+    assert view.row_count("t") in (None, len(rows))
 
 
 def apply(replica: Replica, primary: SmallTable) -> None:
@@ -201,6 +203,21 @@ def test_interrupt_ends_a_statement_and_not_the_replica(replica: Replica) -> Non
             thread.join(0.01)
         assert len(raised) == 1
     assert replica.get(1) == {"id": 1, "v": 10}
+
+
+def test_a_view_of_a_native_state_knows_its_rows_until_other_ones_are_bound(
+    replica: Replica, primary: SmallTable
+) -> None:
+    with replica.view() as view:
+        assert view.row_count("t") is None
+    replica.merge_on_apply()
+    with replica.view() as before:
+        primary.commit(delete(2))
+        replica.advance()
+        with replica.view() as after:
+            assert (before.row_count("t"), after.row_count("t")) == (3, 2)
+            after.bind("t", "SELECT 1")
+            assert (before.row_count("t"), after.row_count("t")) == (3, None)
 
 
 @pytest.mark.parametrize("is_native", [False, True], ids=["merge on read", "merge on apply"])
