@@ -85,14 +85,16 @@ def server_tls(access: Access) -> ServerTls | None:
 
 def _logins(access: Access, users: UsersFile | None) -> Logins:
     from flight_replica.flightsql.auth import BasicLogins, JwtLogins, OpenLogins
-    from flight_replica.flightsql.jwt_logins import JwtSettings, JwtVerifier
-    from flight_replica.flightsql.tokens import Tokens
-    from flight_replica.flightsql.users import EVERY_TABLE, TableNames
 
     if users is not None:
+        from flight_replica.flightsql.tokens import Tokens
+
         return BasicLogins(users, Tokens(seconds=access.token_seconds))
     if access.jwt_audience is None:
         return OpenLogins()
+    from flight_replica.flightsql.jwt_logins import JwtSettings, JwtVerifier
+    from flight_replica.flightsql.users import EVERY_TABLE, TableNames
+
     settings = JwtSettings(
         audience=access.jwt_audience,
         secret=_jwt_secret(access),

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 from flight_replica.access import server_access
+from flight_replica.arrow_alone import keep_pandas_out
 from flight_replica.completion_command import add_completion_command
 from flight_replica.config import ConfigProblems, PrimaryConfig, add_flags
 from flight_replica.config.command_line import configured
@@ -227,6 +228,8 @@ def primary_settings(config: PrimaryConfig) -> PrimarySettings:
 
 
 def _primary(options: argparse.Namespace) -> int:
+    keep_pandas_out()
+
     from flight_replica.primary.service import PrimaryService
 
     hang_ups = HangUps()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flight_replica.arrow_alone import keep_pandas_out
 from flight_replica.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def primary_endpoint(uri: str, primary: Primary) -> Endpoint:
 
 
 def _endpoint(uri: str, way: _Way) -> Endpoint:
+    keep_pandas_out()
+
     from flight_replica.flightsql.tls import check_ca, check_pair, read_pem
     from flight_replica.log.feed_client import Endpoint
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flight_replica.access import server_access
+from flight_replica.arrow_alone import keep_pandas_out
 from flight_replica.config import FeedConfig, Loaded, add_flags
 from flight_replica.config.command_line import configured
 from flight_replica.config.commands import FeedTable
@@ -36,6 +37,8 @@ def add_feed_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _feed(options: argparse.Namespace) -> int:
+    keep_pandas_out()
+
     from flight_replica.beside.engine_table import EngineTable
     from flight_replica.beside.publication import Publication
     from flight_replica.beside.service import FeedService, wall_clock_us

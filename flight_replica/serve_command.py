@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from flight_replica.access import server_access
+from flight_replica.arrow_alone import keep_pandas_out
 from flight_replica.config import ServeConfig, add_flags
 from flight_replica.config.command_line import configured
 from flight_replica.config.commands import ServedTable
@@ -46,6 +47,8 @@ def add_serve_command(parser: argparse.ArgumentParser) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    keep_pandas_out()
+
     from flight_replica.replica.service import ReplicaService
     from flight_replica.replica.stats import ReplicaSettings
     from flight_replica.replica.steering import ReplicaSteering

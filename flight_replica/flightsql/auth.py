@@ -17,14 +17,16 @@ from binascii import Error as Base64Error
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flight_replica.errors import Unauthenticated
-from flight_replica.flightsql.jwt_logins import JwtVerifier, login_of
 from flight_replica.flightsql.login_limits import FailedLogins
 from flight_replica.flightsql.passwords import PasswordHash
-from flight_replica.flightsql.tokens import Tokens
 from flight_replica.flightsql.users import ANYBODY, NOBODY, Account, User, UsersFile
+
+if TYPE_CHECKING:  # their library is loaded where it is used
+    from flight_replica.flightsql.jwt_logins import JwtVerifier
+    from flight_replica.flightsql.tokens import Tokens
 
 KNOWN_SECONDS = 600.0  # how long a password that was right needs no hashing on the next call
 KNOWN_MAX = 1024  # credentials remembered; one more lets go of the one used longest ago
@@ -155,10 +157,15 @@ class JwtLogins:
         if scheme != _BEARER:
             raise Unauthenticated("this server takes JWT bearer tokens alone")
         user = self._verifier.user(token)
-        return Login(user, login_of(token), f"Bearer {token}" if is_handshake else None)
+        return Login(user, _login_of(token), f"Bearer {token}" if is_handshake else None)
 
     def exchange(self, user: str, password: str) -> str:
         raise Unauthenticated("this server takes JWT bearer tokens alone")
+
+
+def _login_of(token: str) -> str:
+    """What stands for the token where it must not stand itself."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class _KnownPasswords:

@@ -6,7 +6,6 @@ Who may make tokens says with a claim what a user may do; see `JwtSettings`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,11 +96,6 @@ def _flag(claims: dict[str, object], claim: str) -> bool:
     if not isinstance(value, bool):
         raise Unauthenticated(f"token refused: its {claim} is neither true nor false")
     return value
-
-
-def login_of(token: str) -> str:
-    """What stands for the token where it must not stand itself."""
-    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class JwksFile:

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from flight_replica.base.empty import EmptyBase
 from flight_replica.base.flight import FlightBase
-from flight_replica.base.iceberg import IcebergBase
 from flight_replica.base.merutable import MerutableBase
 from flight_replica.base.on_demand import OnDemandBase
 from flight_replica.base.source import BaseSnapshot, BaseSource
@@ -223,6 +222,8 @@ def _files_of(published: PublishedTable, schema: TableSchema) -> BaseSource:
         return EmptyBase(published.name, published.lineage, schema)
     assert published.base_uri is not None, "a base in files has a place"
     if published.base_kind == "iceberg":
+        from flight_replica.base.iceberg import IcebergBase  # pyiceberg: 0.3 s that a start can do without
+
         return IcebergBase(published.base_uri, table=published.name, lineage=published.lineage)
     assert published.base_kind == "merutable", f"a base of kind {published.base_kind}"
     return MerutableBase(

@@ -14,8 +14,6 @@ from uuid import UUID
 
 from flight_replica.base.empty import EmptyBase
 from flight_replica.base.flight import FlightBase, server_and_table
-from flight_replica.base.iceberg import IcebergBase
-from flight_replica.base.iceberg_catalogs import CatalogTable
 from flight_replica.base.merutable import MerutableBase
 from flight_replica.base.source import BaseSnapshot, BaseSource
 from flight_replica.base.text_base import TextBase
@@ -217,8 +215,10 @@ class StatedTable:
 
     def _iceberg(self, feed_schema: TableSchema | None) -> BaseSource:
         """Iceberg lacks some types: the feed's schema says what the columns are, where they can be that."""
-        base = self._base
+        from flight_replica.base.iceberg import IcebergBase
+        from flight_replica.base.iceberg_catalogs import CatalogTable
 
+        base = self._base
         opened = load_table = None
         if base.place.startswith(_CATALOG):
             load_table = CatalogTable(base.place.removeprefix(_CATALOG)).load

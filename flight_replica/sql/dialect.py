@@ -61,9 +61,14 @@ def functions(group: str) -> tuple[str, ...]:
 
     Groups: `numeric`, `string`, `datetime`, `system`.
     """
+    found = _GROUPS[group] & SCALAR & _known_functions()
+    return tuple(sorted(name for name in found if name.isidentifier()))
+
+
+@cache
+def _known_functions() -> frozenset[str]:
     rows = parser().execute("SELECT DISTINCT lower(function_name) FROM duckdb_functions()").fetchall()
-    known = {name for (name,) in rows}
-    return tuple(sorted(name for name in _GROUPS[group] & SCALAR & known if name.isidentifier()))
+    return frozenset(name for (name,) in rows)
 
 
 @cache

@@ -24,6 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "text_columns": set(),
     "digest": {"xxh3"},
     "xxh3": set(),
+    "arrow_alone": set(),
     "folder_lock": set(),
     "tracing": {"logs", "flightsql.observing", "replica.measures"},
     "logs": {"flightsql.observing", "sql.literals"},
@@ -50,7 +51,7 @@ ARROWS: dict[str, set[str]] = {
     "demo": {"client", "demo_orders", "stopping"},
     "config": {"flightsql.limits", "logs.query_text", "logs.setup"},
     "access": {"config", "flightsql"},
-    "connecting": {"config", "flightsql", "log"},
+    "connecting": {"arrow_alone", "config", "flightsql", "log"},
     "user_command": {"flightsql"},
     "completion_command": set(),
     "progress": set(),
@@ -79,6 +80,7 @@ ARROWS: dict[str, set[str]] = {
     "table_options": set(),
     "serve_command": {
         "access",
+        "arrow_alone",
         "config",
         "connecting",
         "listening",
@@ -89,6 +91,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "feed_command": {
         "access",
+        "arrow_alone",
         "beside",
         "config",
         "listening",
@@ -100,6 +103,7 @@ ARROWS: dict[str, set[str]] = {
     "config_command": {"config"},
     "cli": {
         "access",
+        "arrow_alone",
         "config",
         "config_command",
         "feed_command",
