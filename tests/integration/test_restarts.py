@@ -72,13 +72,17 @@ def has_said(server: Server, what: str) -> None:
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(100, marks=pytest.mark.long, id="100-long")])
-def test_a_killed_replica_goes_on_where_it_was_and_reads_no_op_twice(kills: int, line: Line) -> None:
+def test_a_killed_replica_goes_on_where_it_was_and_reads_no_op_twice(
+    kills: int, line: Line, capsys: pytest.CaptureFixture[str]
+) -> None:
     random.seed(kills)
     has_said(line.replica, "native state built")
-    for _ in range(kills):
+    for done in range(1, kills + 1):
         line.wait_for_progress(random.randint(1, 20))
         line.replica.kill()
         _start_again(line)
+        if done % 10 == 0:
+            _report(capsys, done, line)
     line.wait_for_progress()
     assert line.replica.terminate() == 0  # one that is stopped goes on too
     _start_again(line)
@@ -88,6 +92,16 @@ def test_a_killed_replica_goes_on_where_it_was_and_reads_no_op_twice(kills: int,
     assert all(answer["is_right"] for answer in line.answers)
     seqs = [answer["seq"] for answer in line.answers]
     assert seqs == sorted(seqs), "a reader went back"
+    _report(capsys, kills, line)
+
+
+def _report(capsys: pytest.CaptureFixture[str], kills: int, line: Line) -> None:
+    """How far it is, for whoever waits for the long one."""
+    wrong = sum(not answer["is_right"] for answer in line.answers)
+    with capsys.disabled():
+        print(
+            f"\n{kills} kills, {len(line.answers)} answers, {wrong} wrong, seq {line.newest_answer()['seq']}"
+        )
 
 
 def _start_again(line: Line) -> None:
