@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 
-.PHONY: help demo test test-long test-engine test-alerts test-docs test-page page-image dist test-dist test-bounds docs check format proto config bench bench-quick bench-peers bench-hogs clean
+.PHONY: help demo test test-long test-engine test-alerts test-docs test-page page-image dist test-dist test-bounds docs check format proto config bench bench-quick bench-long bench-peers bench-hogs clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -86,23 +86,18 @@ proto: $(STAMP)  ## regenerate flight_replica/_pb from proto/
 	@$(BIN)/python -m grpc_tools.protoc -Iproto --python_out=flight_replica/_pb $(filter-out proto/admin.proto,$(wildcard proto/*.proto))
 	@$(BIN)/python -m grpc_tools.protoc -Iflight_replica/_pb=proto --python_out=. --grpc_python_out=. proto/admin.proto
 
-BENCHES := scan load flow apply keys waiters freshness small_queries metrics_cost export flight_base engine_feed engine_log
-
 config: $(STAMP)  ## rewrite config.example.toml and the tables of docs/configuration.md
 	@$(BIN)/python -m tests.config_pages
 
 bench: $(STAMP)  ## measure everything (under 40 minutes); results and benchmarks/README.md are made anew
-	@for name in $(BENCHES); do $(BIN)/python -m benchmarks.bench_$$name || exit 1; done
-	@$(BIN)/python -m benchmarks.report
+	@$(BIN)/python -m benchmarks.run full $(ARGS); code=$$?; $(BIN)/python -m benchmarks.report; exit $$code
 
 bench-quick: export FLIGHT_REPLICA_BENCH_RESULTS := $(VENV)/bench-quick
 bench-quick: $(STAMP)  ## a small edition of the main ones (under 3 minutes); keeps nothing
-	@$(BIN)/python -m benchmarks.bench_scan --rows 1000000 --ops 0,100000 --repetitions 5
-	@$(BIN)/python -m benchmarks.bench_load --rows 1000000 --repetitions 3
-	@$(BIN)/python -m benchmarks.bench_flow --rows 1000000 --seconds 1 --repetitions 2
-	@$(BIN)/python -m benchmarks.bench_small_queries --rows 300000 --seconds 2 --repetitions 2
-	@$(BIN)/python -m benchmarks.bench_export --rows 1000000 --repetitions 3
-	@$(BIN)/python -m benchmarks.bench_freshness --rows 200000 --seconds 3
+	@$(BIN)/python -m benchmarks.run quick $(ARGS)
+
+bench-long: $(STAMP)  ## memory and disk under ops and readers that never pause, for 10 minutes
+	@$(BIN)/python -m benchmarks.run long; code=$$?; $(BIN)/python -m benchmarks.report; exit $$code
 
 bench-peers: $(STAMP)  ## the same queries on other Flight SQL servers, which it installs
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[peers]'

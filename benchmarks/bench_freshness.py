@@ -31,12 +31,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from google.protobuf.any_pb2 import Any as AnyMessage
-from pyarrow import flight
 
 from benchmarks.record import record
 from benchmarks.served import LISTEN, running
-from flight_replica._pb import feed_pb2, flight_sql_pb2
+from benchmarks.waiting import WaitingClient, now_us
 from flight_replica.client import connect, query
 from flight_replica.demo_orders import CREATE, orders
 
@@ -44,7 +42,6 @@ QUESTION = "How long after a commit at the primary is it visible to a Flight SQL
 MEMORY = Path("/dev/shm")
 COMMITS_PER_SECOND = 20
 WARM_SECONDS = 3.0
-WAIT_MS = 5000
 INGEST_ROWS = 250_000
 MARKED = 0  # the id of the row that says which commit wrote it, in `customer`
 SQL = f"SELECT customer FROM orders WHERE id = {MARKED}"
@@ -123,15 +120,15 @@ def _watch(replica: str, seconds: float) -> list[Seen]:
     """Each commit that appears after a while of warming up."""
     found: list[Seen] = []
     seen_seq = 0
-    with flight.FlightClient(replica) as client:
+    with WaitingClient(replica) as client:
         began = time.monotonic()
         while (now := time.monotonic()) < began + WARM_SECONDS + seconds:
-            at, visible_us, rows = _ask(client, seen_seq + 1)
-            in_hand_us = _now_us()
+            at, visible_us, rows = client.ask(SQL, seen_seq + 1)
+            in_hand_us = now_us()
             assert at.visible_seq > seen_seq, f"seq {at.visible_seq} after {seen_seq}"
-            asked_us = _now_us()
-            again, _, _ = _ask(client, 0)
-            round_trip_us = _now_us() - asked_us
+            asked_us = now_us()
+            again, _, _ = client.ask(SQL)
+            round_trip_us = now_us() - asked_us
             assert again.visible_seq >= at.visible_seq, "the replica went back"
             (number,) = rows.column(0).to_pylist()
             if seen_seq and now > began + WARM_SECONDS:
@@ -139,23 +136,6 @@ def _watch(replica: str, seconds: float) -> list[Seen]:
             seen_seq = again.visible_seq
     assert found, "no commit was seen"
     return found
-
-
-def _ask(client: flight.FlightClient, min_seq: int) -> tuple[feed_pb2.TablePosition, int, pa.Table]:
-    """The marked row once `min_seq` is visible: its position, when the plan was answered, and the row."""
-    command = AnyMessage()
-    command.Pack(flight_sql_pb2.CommandStatementQuery(query=SQL), "type.googleapis.com")
-    headers = [(b"merutable-min-seq", str(min_seq).encode()), (b"merutable-wait-timeout-ms", b"%d" % WAIT_MS)]
-    waiting = flight.FlightCallOptions(headers=headers if min_seq else [])
-    descriptor = flight.FlightDescriptor.for_command(command.SerializeToString())
-    info = client.get_flight_info(descriptor, waiting)
-    answered_us = _now_us()
-    (position,) = feed_pb2.Positions.FromString(info.app_metadata).tables
-    return position, answered_us, client.do_get(info.endpoints[0].ticket).read_all()
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
 
 
 def _fill(primary: str, row_count: int) -> None:
@@ -202,7 +182,7 @@ def _write(uri: str, row_count: int, rate: int) -> None:
             customers[0] = len(acknowledged_us)
             rows = rows.set_column(1, "customer", pa.array(customers))
             cursor.adbc_ingest("orders", rows, mode="append")
-            acknowledged_us.append(_now_us())
+            acknowledged_us.append(now_us())
             due = max(due + 1 / COMMITS_PER_SECOND, time.monotonic())
             time.sleep(max(0.0, due - time.monotonic()))
     print(json.dumps(acknowledged_us))

@@ -1,10 +1,11 @@
 """A server of one feed with ops as they are asked for: a primary that costs little and is never late.
 
-It publishes the orders as an Iceberg base, or none, and keeps the ops of `counted_ops.py` in memory. A real
-primary commits each statement to its disk, which few benchmarks are about; those that are use one.
+It publishes the orders as an Iceberg base, or none, and keeps the ops of `counted_ops.py` in memory; without
+a base its first ops insert what would be in it. A real primary commits each statement to its disk, which few
+benchmarks are about; those that are use one.
 
-Run: python -m benchmarks.counted_feed --rows N [--metadata FILE]; a line `add N` or `rate OPS COMMIT_OPS` on
-stdin is answered by a line of JSON when it is done.
+Run: python -m benchmarks.counted_feed --rows N [--metadata FILE]; a line `add N`, `rate OPS COMMIT_OPS` or
+`base SEQ FILE` on stdin is answered by a line of JSON when it is done.
 """
 
 from __future__ import annotations
@@ -50,14 +51,15 @@ class CountedFeed:
             command.append(f"--metadata={metadata}")
         self.ops = CountedOps(row_count)
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.uri = self._answer()["uri"]
+        self.uri = str(self._answer()["uri"])
 
-    def add(self, count: int) -> int:
-        """Make `count` ops and commit them at once, as far as that goes; the seq that they end at.
+    def add(self, count: int) -> tuple[int, float]:
+        """Make `count` ops and then commit them one batch after the other.
 
-        They are made before the first one is to be seen.
+        The seq that they end at, and when the first one was to be seen (monotonic).
         """
-        return int(self._ask(f"add {count}")["seq"])
+        answer = self._ask(f"add {count}")
+        return int(answer["seq"]), float(answer["began"])
 
     def flow(self, ops_per_second: int, commit_ops: int = 0) -> int:
         """From now on commit so many a second, in commits of about `commit_ops`, or as they are due.
@@ -65,6 +67,10 @@ class CountedFeed:
         0 stops it. The newest seq.
         """
         return int(self._ask(f"rate {ops_per_second} {commit_ops}")["seq"])
+
+    def publish(self, seq: int, metadata: str) -> None:
+        """Let the table's base be the one at `metadata`, which is at `seq`."""
+        self._ask(f"base {seq} {metadata}")
 
     @property
     def seq(self) -> int:
@@ -75,13 +81,13 @@ class CountedFeed:
         """How many ops were handed out so far."""
         return int(self._ask("look")["ops_read"])
 
-    def _ask(self, line: str) -> dict[str, str | int]:
+    def _ask(self, line: str) -> dict[str, str | float]:
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         return self._answer()
 
-    def _answer(self) -> dict[str, str | int]:
+    def _answer(self) -> dict[str, str | float]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -131,16 +137,18 @@ class _Service:
     product = "feed of a benchmark"
     read_only_reason = "this is a feed of a benchmark"
 
-    def __init__(self, feed: _Log, base_seq: int, metadata: str | None) -> None:
+    def __init__(self, feed: _Log) -> None:
         self._feed = feed
         self._database = open_database()
-        self._base_seq = base_seq
-        self._metadata = metadata
-        self._base_version = IcebergBase(metadata, table=TABLE).poll() if metadata is not None else None
+        self._base: tuple[int, str, int | None] | None = None  # seq, metadata file, version
         self._table_uuid = str(uuid4())
 
+    def publish(self, seq: int, metadata: str) -> None:
+        self._base = seq, metadata, IcebergBase(metadata, table=TABLE).poll()
+
     def tables(self) -> Sequence[TableEntry]:
-        feed, has_base = self._feed, self._metadata is not None
+        feed = self._feed
+        seq, metadata, version = self._base or (None, None, None)
         return [
             TableEntry(
                 name=TABLE,
@@ -148,10 +156,10 @@ class _Service:
                 table_uuid=self._table_uuid,
                 low_water=feed.low_water,
                 position=TablePosition(TABLE, feed.lineage, 0, feed.high_water, high_water=feed.high_water),
-                base_kind="iceberg" if has_base else None,
-                base_uri=self._metadata,
-                base_version=self._base_version,
-                base_seq=self._base_seq if has_base else None,
+                base_kind="iceberg" if metadata is not None else None,
+                base_uri=metadata,
+                base_version=version,
+                base_seq=seq,
             )
         ]
 
@@ -190,13 +198,21 @@ class _Flow:
             self._rate, self._commit_ops = rate, commit_ops
             self._began, self._done = time.monotonic(), 0
 
-    def add(self, count: int) -> None:
+    def add(self, count: int) -> float:
+        """When the first one was to be seen (monotonic)."""
         with self._lock:
-            since, made = self._feed.newest_seq, []
-            for first in range(0, count, _BATCH_OPS):
-                made.append(self._ops.ops(since + first, min(_BATCH_OPS, count - first), self._random))
+            made: list[pa.RecordBatch] = []
+            at, end = self._feed.newest_seq, self._feed.newest_seq + count
+            while at < end:
+                size = min(_BATCH_OPS, end - at)
+                if at < self._ops.base_rows:
+                    size = min(size, self._ops.base_rows - at)
+                made.append(self._ops.ops(at, size, self._random))
+                at += size
+            began = time.monotonic()
             for batch in made:
                 self._append(batch)
+            return began
 
     def _run(self) -> None:
         while not self._stop.wait(_TICK_SECONDS):
@@ -222,23 +238,30 @@ def _serve(row_count: int, metadata: str | None) -> None:
         TABLE,
         LINEAGE,
         orders_schema(),
-        start=row_count,
+        start=row_count if metadata is not None else 0,
         bytes_max=LOG_BYTES_MAX,
         clock_us=lambda: time.time_ns() // 1000,
     )
     with ExitStack() as parts:
         flow = _Flow(feed, CountedOps(row_count))
         parts.callback(flow.close)
-        server = FlightSqlServer(_Service(feed, row_count, metadata), "127.0.0.1", 0)
+        service = _Service(feed)
+        if metadata is not None:
+            service.publish(row_count, metadata)
+        server = FlightSqlServer(service, "127.0.0.1", 0)
         parts.callback(server.close)
         print(json.dumps({"uri": f"grpc://127.0.0.1:{server.port}"}), flush=True)
+        began = 0.0
         for line in sys.stdin:
-            word, *numbers = line.split()
-            if word == "add":
-                flow.add(*map(int, numbers))
-            elif word == "rate":
-                flow.set_rate(*map(int, numbers))
-            print(json.dumps({"seq": feed.newest_seq, "ops_read": feed.ops_read}), flush=True)
+            match line.split():
+                case "add", count:
+                    began = flow.add(int(count))
+                case "rate", rate, commit_ops:
+                    flow.set_rate(int(rate), int(commit_ops))
+                case "base", seq, file:
+                    service.publish(int(seq), file)
+            answer = {"seq": feed.newest_seq, "ops_read": feed.ops_read, "began": began}
+            print(json.dumps(answer), flush=True)
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ WHOLE = (
 )
 ONE = "SELECT customer, note, updated_at FROM orders WHERE id = {key}"
 
+Kinds = np.ndarray[tuple[int], np.dtype[np.int64]]  # UPDATE, INSERT or DELETE each
 Answer = dict[str, list[object]]  # as `pa.Table.to_pydict` gives it
 
 
@@ -54,7 +55,10 @@ class CountedOps:
 
     def ops(self, since: int, count: int, random: np.random.Generator | None = None) -> pa.RecordBatch:
         """The `count` ops after seq `since`, as a feed has them. `random` makes up what no formula tells."""
-        schema = orders_schema()
+        if since < self.base_rows:  # no base brings these
+            assert since + count <= self.base_rows, f"ops over the end of the base, {self.base_rows}"
+            rows = orders(np.arange(since, since + count), random or np.random.default_rng(SEED))
+            return _as_ops(rows, since, np.full(count, INSERT))
         numbers = np.arange(since - self.base_rows, since - self.base_rows + count)
         kinds = _CYCLE[numbers % len(_CYCLE)]
         within = np.stack([np.cumsum(kind == _CYCLE) - (kind == _CYCLE) for kind in range(3)])
@@ -74,9 +78,7 @@ class CountedOps:
         columns = [
             stamped.get(name, column) for name, column in zip(rows.schema.names, rows.columns, strict=True)
         ]
-        keys = KeyCodec(schema).encode([rows.column(0)])
-        heads = [pa.array(seqs, pa.uint64()), _LABELS.take(pa.array(kinds)), keys]
-        return pa.RecordBatch.from_arrays([*heads, *columns], schema=schema.feed_schema)
+        return _as_ops(pa.RecordBatch.from_arrays(columns, rows.schema.names), since, kinds)
 
     def counts(self, seq: int) -> tuple[int, int, int]:
         """Updates, inserts and deletes through `seq`."""
@@ -129,6 +131,14 @@ class CountedOps:
             return dict(found) == expected
         (note,), (written,) = found["note"], found["updated_at"]
         return note not in ("again", "new") and isinstance(written, datetime) and written < _WRITTEN_AT
+
+
+def _as_ops(rows: pa.RecordBatch, since: int, kinds: Kinds) -> pa.RecordBatch:
+    schema = orders_schema()
+    seqs = pa.array(np.arange(since + 1, since + 1 + len(rows)), pa.uint64())
+    keys = KeyCodec(schema).encode([rows.column(0)])
+    labels = _LABELS.take(pa.array(kinds))
+    return pa.RecordBatch.from_arrays([seqs, labels, keys, *rows.columns], schema=schema.feed_schema)
 
 
 def _written_at(seq: int) -> datetime:

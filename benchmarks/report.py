@@ -22,8 +22,11 @@ _HEAD = """# Benchmarks
 
 Made by `python -m benchmarks.report` from `benchmarks/results/*.json`; don't edit it. Each file there has
 every sample, the versions, and the machine with its load. These machines are noisy: read the ratios, whose
-two sides took turns in one run. `make bench` measures everything anew and makes this page; `make bench-quick`
-prints a small edition and keeps nothing.
+two sides took turns in one run.
+
+`make bench` measures everything anew (under 40 minutes) and makes this page; `make bench-quick` prints a
+small edition and keeps nothing. Two have commands of their own: `make bench-long` (`memory`: ten minutes
+under load; what `make bench` keeps of it is `memory_short`, one minute) and `make bench-peers`.
 
 Freshness is the time of the answer minus the commit's stamp by the primary. All processes ran on one
 machine, so their clocks are one, and the offset is zero. The stamp is given before the commit is synced,
@@ -57,7 +60,7 @@ class Measured:
     @property
     def headroom(self) -> float | None:
         """How many times better than the target it is; below 1 it isn't reached."""
-        if not self.value:
+        if not self.value or not self.target.bound:
             return None
         share = self.value / self.target.bound
         return share if self.target.is_floor else 1 / share

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,17 +57,22 @@ def iceberg_orders(folder: Path, row_count: int) -> str:
     It says that it is the base at seq `row_count` of the lineage `LINEAGE`.
     """
     random = np.random.default_rng(SEED)
+    firsts = range(0, row_count, _FILE_ROWS)
+    parts = (np.arange(first, min(first + _FILE_ROWS, row_count)) for first in firsts)
+    return iceberg_base(folder, (pa.Table.from_batches([orders(ids, random)]) for ids in parts), row_count)
+
+
+def iceberg_base(folder: Path, parts: Iterable[pa.Table], seq: int) -> str:
+    """An Iceberg table of orders, a file each of `parts`, that says it is the base at `seq`."""
     said = {
         LINEAGE_PROPERTY: str(LINEAGE),
         SCHEMA_PROPERTY: orders_schema().to_json(),
-        BASE_SEQ_PROPERTY: str(row_count),
+        BASE_SEQ_PROPERTY: str(seq),
     }
     with closing(SqlCatalog("c", uri=f"sqlite:///{folder}/catalog.db", warehouse=str(folder))) as catalog:
         catalog.create_namespace("n")
         table = None
-        for first in range(0, row_count, _FILE_ROWS):
-            ids = np.arange(first, min(first + _FILE_ROWS, row_count))
-            rows = pa.Table.from_batches([orders(ids, random)])
+        for rows in parts:
             table = table or catalog.create_table("n.orders", rows.schema)
             table.append(rows, snapshot_properties=said)
         assert table is not None, "a table without rows"

@@ -52,6 +52,31 @@ def _rebuilt_to_fresh(document: Document) -> float:
     return statistics.median(ratio(rebuilt.format(q), fresh.format(q))(document) for q in queries)
 
 
+def largest(series: str, scale: float = 1.0) -> Measure:
+    return lambda document: max(document["samples"][series]) * scale
+
+
+def _merge_on_read_growth(document: Document) -> float:
+    """The worst query of merge on read after 1 M ops ÷ the same after 10 k ops."""
+    many, few = "{}, 1000000 ops: merge on read", "{}, 10000 ops: merge on read"
+    return max(ratio(many.format(q), few.format(q))(document) for q in _APPLIED if q != "count")
+
+
+def _p99_beside_swaps(document: Document) -> float:
+    """By how many ms the p99 of queries is larger while a state is swapped."""
+    during, otherwise = p99("query while a state is swapped", _MS), p99("query otherwise", _MS)
+    return during(document) - otherwise(document)
+
+
+def _cost_by_ops_applied(document: Document) -> float:
+    """The processor's time per op, the last burst of ops ÷ the first one, at the worst size of the table."""
+    costs: dict[str, list[float]] = {}
+    for name in document["samples"]:
+        if ": burst after " in name and name.endswith(", processor"):
+            costs.setdefault(name.partition(":")[0], []).append(median(name)(document))
+    return max(found[-1] / found[0] for found in costs.values())
+
+
 def _worst(document: Document, peer: str) -> float:
     """The largest ratio of all queries that the peer could run."""
     ratios = [name for name in document["samples"] if name.endswith(f"÷ {peer}")]
@@ -86,6 +111,7 @@ TARGETS = (
         for query in _APPLIED
         if query != "count"
     ),
+    Target("merge on read, worst query, after 1 M ops ÷ after 10 k ops", "scan", _merge_on_read_growth, 1.25),
     Target("rebuilt after 1 M ops ÷ freshly loaded, median of the queries", "scan", _rebuilt_to_fresh, 1.15),
     Target("sum while 10 k ops/s flow ÷ pure scan", "flow", median("sum: while ops flow ÷ pure scan"), 1.0),
     Target(
@@ -100,6 +126,22 @@ TARGETS = (
         "flow",
         median("apply while one client scans", 1e-6),
         1.0,
+        "M ops/s",
+        is_floor=True,
+    ),
+    Target(
+        "catch-up of 5 M ops, native state of 10 M rows",
+        "catch_up",
+        median("with a base", 1e-6),
+        2.0,
+        "M ops/s",
+        is_floor=True,
+    ),
+    Target(
+        "catch-up of 5 M ops, from nothing",
+        "catch_up",
+        median("without a base", 1e-6),
+        2.0,
         "M ops/s",
         is_floor=True,
     ),
@@ -119,6 +161,7 @@ TARGETS = (
         )
     ),
     Target("restart after kill -9, to the first right answer", "restart", median("kept"), 2, "s"),
+    Target("ops read twice after kill -9", "restart", largest("ops read again"), 0, "ops"),
     Target(
         "apply of 10 000 ops, (string, int64) key ÷ int64 key",
         "native_keys",
@@ -130,6 +173,8 @@ TARGETS = (
     ),
     Target("native load of 10 M rows", "load", median("native load"), 4, "s"),
     Target("first answer once the base is known", "load", median("first answer"), 1, "s"),
+    Target("point get in process, recent key, p50", "point_get", median("recent key"), 50, "µs"),
+    Target("point get in process, any key, p50", "point_get", median("any key"), 600, "µs"),
     Target("point get through ADBC, p50", "small_queries", median("1 clients: latency", _MS), 2, "ms"),
     Target(
         "requests a second, 8 clients ÷ 1",
@@ -139,6 +184,47 @@ TARGETS = (
         is_floor=True,
     ),
     Target("8 clients, p99 ÷ p50", "small_queries", median("8 clients: p99 ÷ p50"), 10),
+    Target("hot swaps under 8 clients and 50 k ops/s", "swaps", median("swaps"), 200, "swaps", is_floor=True),
+    *(
+        Target(f"hot swaps: {name}", "swaps", median(name), 0, "")
+        for name in ("failures", "wrong answers", "answers at a lower seq than before")
+    ),
+    Target("hot swaps: p99 of queries meanwhile − p99 otherwise", "swaps", _p99_beside_swaps, 10, "ms"),
+    Target("RSS at rest ÷ (1.5 native tables + 300 MB)", "memory", median("RSS at rest ÷ allowed"), 1),
+    Target(
+        "RSS at 50 k ops/s, last quarter of 10 minutes ÷ second one",
+        "memory",
+        median("RSS, last quarter ÷ second quarter"),
+        1.1,
+    ),
+    Target(
+        "disk at 50 k ops/s, last quarter of 10 minutes ÷ second one",
+        "memory",
+        median("disk, last quarter ÷ second quarter"),
+        1.1,
+    ),
+    Target(
+        "most disk at 50 k ops/s ÷ fresh native table",
+        "memory",
+        largest("disk while ops flow ÷ fresh native table"),
+        3,
+    ),
+    Target(
+        "longest point query at 50 k ops/s, overlapping readers", "memory", largest("point query"), 1, "s"
+    ),
+    Target(
+        "oldest rows shown at 50 k ops/s, overlapping readers",
+        "memory",
+        largest("age of what is shown"),
+        1,
+        "s",
+    ),
+    Target(
+        "processor per op, after 2.5 M ops ÷ after none, worst table size",
+        "growth",
+        _cost_by_ops_applied,
+        1.2,
+    ),
     Target(
         "small query with metrics and page ÷ without",
         "metrics_cost",

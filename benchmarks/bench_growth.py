@@ -1,0 +1,120 @@
+"""How do apply and freshness grow with the table, and with the number of ops already applied?
+
+For each size of the table: a replica with its native state built follows a feed in memory. Ops flow at a
+steady rate in small commits, and a client sees each commit come by a query that waits for it, as
+`bench_freshness.py` does; then bursts of ops come at once, one after the other. Cost is also given as time of
+the processor per op, which a busy machine changes less. After each burst the whole table is compared with
+what the ops make of it.
+
+Run: python -m benchmarks.bench_growth [--rows 1000000,10000000,…] [--seconds S] [--bursts N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks.bench_catch_up import NOTHING, catch_up
+from benchmarks.counted_feed import CountedFeed, counted_feed
+from benchmarks.orders_table import SEED
+from benchmarks.record import record
+from benchmarks.served import LISTEN, Served, iceberg_orders, running
+from benchmarks.waiting import WaitingClient
+
+QUESTION = "How do apply and freshness grow with the table, and with the ops already applied?"
+OPS_PER_SECOND = 10_000
+COMMIT_OPS = 100
+BURST_OPS = 500_000
+WARM_SECONDS = 1.0
+IDLE_SECONDS_MAX = 120
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", default="1000000,10000000,50000000", help="sizes of the table")
+    parser.add_argument("--seconds", type=float, default=6.0, help="that ops flow steadily")
+    parser.add_argument("--bursts", type=int, default=6)
+    options = parser.parse_args()
+    samples: dict[str, list[float]] = {}
+    for row_count in map(int, options.rows.split(",")):
+        size = f"{row_count / 1e6:g} M rows"
+        for name, found in _measure(row_count, options.seconds, options.bursts).items():
+            samples[f"{size}: {name}"] = found
+        print(f"  {size} measured", flush=True)
+    units = {
+        name: "MB" if name.endswith(", memory") else "ops/s" if "ops a second" in name else "µs/op"
+        for name in samples
+    }
+    units |= {name: "s" for name in samples if name.endswith(("visible", "native state"))}
+    record(
+        "growth",
+        QUESTION,
+        {
+            "ops_per_second": OPS_PER_SECOND,
+            "ops_of_a_commit": COMMIT_OPS,
+            "ops_of_a_burst": BURST_OPS,
+            "ops": "60 % updates, 25 % inserts, 15 % deletes, spread over the table",
+            "seconds": options.seconds,
+            "baseline": "the smallest table, and the first burst",
+            "seed": SEED,
+        },
+        samples,
+        units,
+    )
+
+
+def _measure(row_count: int, seconds: float, bursts: int) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    with ExitStack() as parts:
+        folder = Path(parts.enter_context(tempfile.TemporaryDirectory()))
+        feed = parts.enter_context(counted_feed(row_count, iceberg_orders(folder, row_count)))
+        followed = ("serve", "--primary", feed.uri, *LISTEN, "--data", f"{folder}/replica")
+        began = time.monotonic()
+        replica = parts.enter_context(running(*followed, until="native state built"))
+        found["from the start to the native state"] = [time.monotonic() - began]
+        fresh, cost = _flow(feed, replica, seconds)
+        found["commit to visible"] = fresh
+        found["processor while ops flow"] = [cost]
+        for number in range(bursts):
+            _settle(replica)
+            taken, used, _ = catch_up(feed, replica, BURST_OPS)
+            before = f"after {number * BURST_OPS / 1e6:g} M ops"
+            found[f"burst {before}, ops a second"] = [BURST_OPS / taken]
+            found[f"burst {before}, processor"] = [used / BURST_OPS * 1e6]
+        found["afterwards, memory"] = [replica.memory_bytes["RssAnon"] / 1e6]
+    return found
+
+
+def _flow(feed: CountedFeed, replica: Served, seconds: float) -> tuple[list[float], float]:
+    """Seconds from commit to visible of each commit seen, and µs of the replica's processor per op."""
+    fresh: list[float] = []
+    first = feed.flow(OPS_PER_SECOND, COMMIT_OPS)
+    with WaitingClient(replica.uri) as client:
+        seen, used, began = first, replica.processor_seconds, time.monotonic()
+        while (now := time.monotonic()) < began + WARM_SECONDS + seconds:
+            position, visible_us, _ = client.ask(NOTHING, seen + 1)
+            assert position.visible_seq > seen, f"seq {position.visible_seq} after {seen}"
+            seen = position.visible_seq
+            if now > began + WARM_SECONDS:
+                fresh.append((visible_us - position.commit_time_us) / 1e6)
+        last = feed.flow(0)
+        client.ask(NOTHING, last)
+        return fresh, (replica.processor_seconds - used) / (last - first) * 1e6
+
+
+def _settle(replica: Served) -> None:
+    """Wait until the replica has nothing to do in the background, as making its state anew."""
+    deadline = time.monotonic() + IDLE_SECONDS_MAX
+    while time.monotonic() < deadline:
+        used = replica.processor_seconds
+        time.sleep(0.5)
+        if replica.processor_seconds - used < 0.1:
+            return
+    raise TimeoutError(f"the replica is busy after {IDLE_SECONDS_MAX} s without an op")
+
+
+if __name__ == "__main__":
+    main()
