@@ -86,7 +86,9 @@ def _measure(
 
 
 def _apply(state: ReplicaState, ops: pa.RecordBatch) -> None:
+    """Until they are written."""
     state.apply(ops, ops.column(0)[-1].as_py())
+    state.settle()
 
 
 def _check(state: ReplicaState, op: pa.RecordBatch) -> None:

@@ -151,6 +151,7 @@ def _run(session: duckdb.DuckDBPyConnection, sql: str) -> None:
 
 def _query(workspace: Workspace, native: NativeState, sql: str) -> None:
     """As a view does it: one transaction that reads the position and then the rows."""
+    native.settle()
     with workspace.session() as session:
         session.execute("BEGIN TRANSACTION READ ONLY")
         relation = native.relation(native.position(session))

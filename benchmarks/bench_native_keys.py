@@ -183,6 +183,7 @@ def _apply(
     before = state.row_count
     began = time.process_time()
     state.apply(ops, state.visible_seq + count)
+    state.settle()
     samples.setdefault(f"{name}: apply of {size}", []).append((time.process_time() - began) * 1000)
     assert state.row_count == before, "updates change no count"
 

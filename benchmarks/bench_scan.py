@@ -85,6 +85,7 @@ def _measure(snapshot: BaseSnapshot, op_count: int, repetitions: int) -> Samples
         ops = random_ops(snapshot.schema, snapshot.base_seq, op_count, snapshot.row_count, random)
         for state in (merged, native):
             state.apply(ops, ops.column(0)[-1].as_py())
+            state.settle()
     file = workspace.native_folder("t").new_file()
     rebuilt = NativeBuild(workspace.database, workspace.new_number(), file, native).run()
     session = workspace.session()

@@ -1,6 +1,7 @@
 """`Follower`: keeps one replica fresh. Applies the feed as it comes, adopts newer bases, recovers from gaps.
 
-Two threads, so that loading a base never stops the feed: `follow-TABLE` and `rebase-TABLE`. What can't be
+Three threads, so that neither loading a base nor writing stops the feed: `follow-TABLE`, `rebase-TABLE`, and
+`fold-TABLE`, which writes what waits in memory now and then. What can't be
 mended within the replica's lineage (the table was dropped, or created anew) ends the follower; its owner
 looks at `ended`.
 """
@@ -29,6 +30,8 @@ from flight_replica.replica.replica import Replica
 
 _log = logging.getLogger(__name__)
 
+FOLD_SECONDS = 1.0  # a fold costs about the same for 1000 ops as for 10 000; until then they wait in memory
+
 
 class Follower:
     """Owns its threads from `start` to `close`. `on_trouble` hears each change: a reason, or "" when well."""
@@ -47,6 +50,7 @@ class Follower:
         self._threads = [
             threading.Thread(target=self._follow, name=f"follow-{replica.table}", daemon=True),
             threading.Thread(target=self._rebase, name=f"rebase-{replica.table}", daemon=True),
+            threading.Thread(target=self._fold, name=f"fold-{replica.table}", daemon=True),
         ]
 
     def start(self) -> None:
@@ -154,6 +158,19 @@ class Follower:
             trouble = f"{gap}; recovery failed: {error}"
         self._say(trouble)
         self._stop.wait(backoff.next_seconds())
+
+    # --- what waits in memory ---------------------------------------------------------------------
+
+    def _fold(self) -> None:
+        while not self._stop.wait(FOLD_SECONDS):
+            try:
+                self._replica.settle()
+            except Closed:
+                return
+            except Exception as error:  # the next turn tries again, and what comes is refused when much waits
+                _log.warning("folding failed table=%s error=%s", self._replica.table, error)
+                if self._replica.wants_examining:
+                    self._rebase_wanted.set()
 
     # --- newer bases ------------------------------------------------------------------------------
 

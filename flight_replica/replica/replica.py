@@ -7,6 +7,7 @@ process: service.py.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,8 @@ from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.state import ReplicaState, Row
 from flight_replica.state.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 _STOP_SECONDS = 0.1  # how often a rebase asks a native state that is being made to end
 
@@ -316,6 +319,21 @@ class Replica:
         """What `hold` held back may come."""
         with self._writing:
             self._is_held = False
+
+    def settle(self) -> None:
+        """Write what waits in memory (see `ReplicaState.settle`); nothing without a state."""
+        if self.is_loaded:
+            with self.pinned() as state:
+                state.settle()
+
+    def _settle_at_last(self) -> None:
+        """As `settle`, where that can be: what isn't written comes again when a later process follows."""
+        try:
+            self.settle()
+        except Closed:
+            return
+        except Unavailable as error:
+            _log.warning("newest ops not written table=%s reason=%s", self.table, error)
 
     def _check_held(self) -> None:
         if self._is_held:
@@ -666,6 +684,7 @@ class Replica:
         """End the sources and let go of the states; views that are open end with theirs. Idempotent."""
         self.end_sources()
         self.history.drop()
+        self._settle_at_last()
         with self._writing:
             self._slot.close()
         self.waiters.close()

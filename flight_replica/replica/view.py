@@ -73,6 +73,8 @@ class Opening:
 
     def begin(self, like: Opening | None = None) -> None:
         """Take the snapshot; `like` has taken the same one, so that not every position is read again."""
+        for state in self._states.values():
+            state.settle()
         self._session.execute("BEGIN TRANSACTION READ ONLY")
         if like is None or like is self:
             self._seen = {name: state.position(self._session) for name, state in self._states.items()}

@@ -1,22 +1,26 @@
 """Merge on apply: the whole table in a DuckDB table of its own, ordered by key, changed by each batch.
 
 Queries see one plain table; the price is paid once per batch: delete the keys that come, insert the
-newest rows, set the position, in one transaction. No PRIMARY KEY and no index (docs/decisions/0005). The
-table lies in a database file of its own, attached to the process's database, so that it can be as large as
-the disk, and a later process goes on with it (native_files.py, native_record.py).
+newest rows, set the position, in one transaction. No PRIMARY KEY and no index (docs/decisions/0005). A few
+ops wait in memory (recent_ops.py) until there are more, some time has passed, or a query wants the table
+(docs/decisions/0013). The table lies in a database file of its own, attached to the process's database, so
+that it can be as large as the disk, and a later process goes on with it (native_files.py, native_record.py).
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 
 import duckdb
 import pyarrow as pa
 
-from flight_replica.errors import StateNotUsable
-from flight_replica.log.batches import between
+from flight_replica.errors import StateNotUsable, Unavailable
+from flight_replica.keys import KeyCodec
+from flight_replica.log.batches import HEAD_COLUMNS, between, concat
+from flight_replica.log.source import Op
 from flight_replica.schema import TableSchema
 from flight_replica.sql.bound import bound_values
 from flight_replica.sql.database import literal, quote
@@ -25,6 +29,7 @@ from flight_replica.state import native_record
 from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
 from flight_replica.state.op_rows import OpRows, column_names, having_keys_of
+from flight_replica.state.recent_ops import RecentOps
 from flight_replica.state.state import Row, StateKind, StatePosition
 from flight_replica.state.tail import key_row, one_row
 from flight_replica.state.writing import registered, transaction
@@ -62,8 +67,9 @@ class NativeState:
         self.base_version = record.base_version
         self.is_lower_bound = record.is_lower_bound
         self._rows = OpRows(record.schema)
-        self._visible_seq = at.seq
-        self._commit_time_us = at.commit_time_us
+        self._keys = KeyCodec(record.schema)
+        self._recent = RecentOps(at.seq, at.commit_time_us)
+        self._folding = threading.Lock()  # held by whoever writes on the connection
         self._ops_applied = at.ops_applied
         self._ops_since_copied = at.ops_since_copied
         self._row_count = at.row_count
@@ -71,11 +77,11 @@ class NativeState:
 
     @property
     def visible_seq(self) -> int:
-        return self._visible_seq
+        return self._recent.through
 
     @property
     def commit_time_us(self) -> int:
-        return self._commit_time_us
+        return self._recent.commit_time_us
 
     @property
     def ops_applied(self) -> int:
@@ -99,25 +105,61 @@ class NativeState:
     def stand_on(self, base_seq: int, base_version: int) -> None:
         """Take a newer base whose ops are all applied already: nothing but its name changes."""
         assert base_seq <= self.visible_seq, f"base at {base_seq}, applied through {self.visible_seq}"
-        with transaction(self._connection):
+        with self._folding, transaction(self._connection):
             native_record.write_base(self._connection, self._database, base_seq, base_version)
         self.base_seq, self.base_version = base_seq, base_version
 
     def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
-        ops = between(self._rows.conformed(ops), self._visible_seq, _SEQ_MAX)
-        newest = max(self._visible_seq, through)
-        if newest == self._visible_seq:
-            commit_time_us = self._commit_time_us
-        with self._noticing_damage(), transaction(self._connection):
+        seen = self.visible_seq
+        ops = between(self._rows.conformed(ops), seen, _SEQ_MAX)
+        if through <= seen:
+            through, commit_time_us = seen, self.commit_time_us
+        if self._recent.has_room(ops):
+            self._recent.add(ops, through, commit_time_us)
+        else:
+            with self._folding:
+                waiting, *_ = self._recent.waiting()
+                at_once = self._recent.overtaken(through, commit_time_us)
+                self._write([*waiting, ops], through, commit_time_us, at_once)
+        self._ops_applied += len(ops)
+        self._ops_since_copied += len(ops)
+
+    def settle(self) -> None:
+        """Put what waits into the table. Raises `Unavailable` where the file can't take it."""
+        if not self._recent.is_waiting:
+            return
+        with self._folding:
+            self._fold()
+
+    def _fold(self) -> None:
+        """As `settle`, within `_folding`."""
+        waiting, through, commit_time_us = self._recent.waiting()
+        if not self._recent.is_waiting:
+            return
+        try:
+            self._write(waiting, through, commit_time_us, nullcontext())
+        except duckdb.Error as error:
+            reason = str(error).partition("\n")[0]
+            raise Unavailable(f"the newest rows can't be written to the native state: {reason}") from error
+        self._recent.take(waiting, through)
+
+    def _write(
+        self,
+        batches: Sequence[pa.RecordBatch],
+        through: int,
+        commit_time_us: int,
+        committing: AbstractContextManager[None],
+    ) -> None:
+        """Bring the table to `through` in one transaction, which is committed within `committing`."""
+        # Older ones may lack columns that were added since.
+        ops = concat([self._rows.conformed(ops) for ops in batches], self.schema.feed_schema)
+        with self._noticing_damage(), transaction(self._connection, committing):
             row_count = self._row_count + (self._replace(self._rows.newest(ops)) if len(ops) else 0)
             self._connection.execute(
                 f"UPDATE {self._database}.position SET seq = ?, commit_time_us = ?, "
                 "ops_applied = ops_applied + ?, ops_since_copied = ops_since_copied + ?, row_count = ?",
-                [newest, commit_time_us, len(ops), len(ops), row_count],
+                [through, commit_time_us, len(ops), len(ops), row_count],
             )
-        self._visible_seq, self._commit_time_us = newest, commit_time_us
-        self._ops_applied += len(ops)
-        self._ops_since_copied += len(ops)
         self._row_count = row_count
 
     def _replace(self, rows: pa.RecordBatch) -> int:
@@ -175,7 +217,11 @@ class NativeState:
             [f"c{number}" for number, _ in added],
         )
         run = self._connection.execute
-        with transaction(self._connection), registered(self._connection, defaults) as name:
+        with (
+            self._folding,
+            transaction(self._connection),
+            registered(self._connection, defaults) as name,
+        ):
             for number, column in added:
                 run(f"ALTER TABLE {self._database}.rows ADD COLUMN c{number} {sql_type(column.type)}")
                 run(f"UPDATE {self._database}.rows SET c{number} = (SELECT c{number} FROM {name})")
@@ -197,6 +243,16 @@ class NativeState:
         return f"SELECT {columns} FROM {self._database}.rows"
 
     def get(self, key: Sequence[object]) -> Row | None:
+        place = self._recent.find(self._keys.encode_row(key))
+        if place is None:
+            return self._get_from_table(key)
+        batch, number = place
+        op = self._rows.conformed(batch.slice(number, 1))
+        if op.column(1)[0].as_py() == Op.DELETE:
+            return None
+        return one_row(pa.Table.from_batches([op]).select(range(HEAD_COLUMNS, op.num_columns)), self.schema)
+
+    def _get_from_table(self, key: Sequence[object]) -> Row | None:
         # As parameters, not as a table to join: four times faster, and the table's order tells where to look.
         wanted = key_row(self.schema, key)
         values = [bound_values(pa.chunked_array([column]), None)[0] for column in wanted.columns]

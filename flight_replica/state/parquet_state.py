@@ -120,6 +120,9 @@ class ParquetState:
     def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
         self._tail.apply(ops, through, commit_time_us)
 
+    def settle(self) -> None:
+        """Nothing waits."""
+
     def add_columns(self, schema: TableSchema) -> None:
         self._tail.add_columns(schema)
         self.snapshot = replace(self.snapshot, schema=schema)

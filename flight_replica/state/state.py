@@ -89,6 +89,13 @@ class ReplicaState(Protocol):
         """
         ...
 
+    def settle(self) -> None:
+        """A transaction that begins after this sees at least what `visible_seq` stood for before it.
+
+        Raises `Unavailable` where that can't be; what transactions see then is older.
+        """
+        ...
+
     def add_columns(self, schema: TableSchema) -> None:
         """Go on with `schema`, which appends columns to the present one; older rows have their defaults."""
         ...

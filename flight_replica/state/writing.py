@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import duckdb
 import pyarrow as pa
@@ -12,15 +12,18 @@ _NAME = "incoming"
 
 
 @contextmanager
-def transaction(connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """The block's statements are committed together, or undone when it raises."""
+def transaction(
+    connection: duckdb.DuckDBPyConnection, committing: AbstractContextManager[None] | None = None
+) -> Iterator[None]:
+    """The block's statements are committed together, within `committing`, or undone when it raises."""
     connection.execute("BEGIN TRANSACTION")
     try:
         yield
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
+    with committing or nullcontext():
+        connection.execute("COMMIT")
 
 
 @contextmanager

@@ -179,6 +179,7 @@ def test_a_long_log_of_writes_under_a_reader_is_a_reason_to_build_anew(
         with replica.view() as view:
             primary.commit(*(put(key, key) for key in range(1000)))
             replica.advance()
+            replica.settle()
             assert not replica.wants_merge_on_apply
             monkeypatch.setattr("flight_replica.replica.native_states.LOG_BYTES_MIN", 1000)
             assert replica.wants_merge_on_apply

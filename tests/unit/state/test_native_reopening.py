@@ -55,6 +55,7 @@ def leave(directory: Path, count: int = 100) -> None:
     base.publish([(table_of(ID_V, ids, ids), ())], 1)
     with workspace_in(directory) as workspace, closing(build(workspace, base)) as state:
         state.apply(op_batch(ID_V, [(2, *put(0, 7))]), 2, 77)
+        state.settle()
 
 
 def reopen(
@@ -93,6 +94,7 @@ def test_every_type_comes_through_a_file_that_is_reopened_and_applied_to(tmp_pat
         again = expected.slice(0, 2).combine_chunks().to_batches()[0]
         head = op_batch(ID_V, [(2 + n, *put(n, n)) for n in range(2)]).columns[:3]
         state.apply(pa.RecordBatch.from_arrays([*head, *again.columns], schema=schema.feed_schema), 9)
+        state.settle()
     with workspace_in(tmp_path) as workspace:
         reopened = reopen(workspace)
         assert reopened is not None
@@ -114,6 +116,7 @@ def test_it_goes_on_with_all_that_it_knew(tmp_path: Path) -> None:
             wider = TableSchema((*ID_V.columns, Column("w", pa.string(), True, "new")), ("id",))
             state.add_columns(wider)
             state.apply(op_batch(wider, [(3, *put(1, 1, "x", schema=wider))]), 3)
+            state.settle()
             assert state.row_count == 100
     with workspace_in(tmp_path) as workspace:
         state = reopen(workspace)
@@ -187,6 +190,7 @@ def test_a_log_of_writes_that_is_cut_leaves_an_older_seq_whole(cut: int, tmp_pat
         assert state is not None
         for seq in range(3, 40):
             state.apply(op_batch(ID_V, [(seq, *put(seq, seq))]), seq)
+            state.settle()
         killed = tmp_path / "killed" / "data"
         killed.mkdir(parents=True)
         for path in (tmp_path / "data").rglob("*"):
@@ -219,6 +223,7 @@ def test_a_file_without_its_log_of_writes_is_older_and_whole(tmp_path: Path) -> 
         assert state is not None
         with closing(state):
             state.apply(op_batch(ID_V, [(3, *put(0, 8))]), 3)
+            state.settle()
     file_of(tmp_path).with_suffix(".duckdb.wal").unlink()
     with workspace_in(tmp_path) as workspace:
         state = reopen(workspace)

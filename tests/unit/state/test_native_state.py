@@ -77,8 +77,8 @@ def test_a_value_comes_through_copy_apply_view_and_get(
         expected = table_of(schema, pa.array(range(2 * count), pa.int64()), pa.array(values + values, kind))
         assert_same(rows_of(state, workspace.database), expected)
         for number, value in enumerate(values + values):
-            row = state.get([number])
-            assert row is not None and repr(row["x"]) == repr(pa.array([value], kind)[0].as_py())
+            for row in (state.get([number]), state._get_from_table([number])):  # in memory, and written
+                assert row is not None and repr(row["x"]) == repr(pa.array([value], kind)[0].as_py())
 
 
 @pytest.mark.parametrize(("kind", "values"), EXAMPLES, ids=lambda v: str(v)[:40])
@@ -95,6 +95,7 @@ def test_a_key_of_each_type_is_replaced_and_deleted(
         expected = table_of(schema, keys[1:], pa.array(range(100, 99 + len(values)), pa.int64()))
         assert_same(rows_of(state, workspace.database), sorted_by_key(expected, schema))
         assert state.get([values[0]]) is None
+        assert state._get_from_table([values[0]]) is None
 
 
 _NAMES: dict[str, pa.DataType] = {
@@ -257,6 +258,7 @@ def test_rows_are_counted_while_ops_are_applied(workspace: Workspace, tmp_path: 
         def apply_many() -> None:
             for seq in range(2, 202):
                 state.apply(op_batch(ID_V, [(seq, *put(1, seq))]), seq)
+                state.settle()
 
         applied = other.submit(apply_many)
         counts = {state.row_count}

@@ -78,6 +78,7 @@ def state_of(base: ParquetBase, database: duckdb.DuckDBPyConnection, tmp_path: P
 
 def rows_of(state: ReplicaState, database: duckdb.DuckDBPyConnection) -> pa.Table:
     """All rows, as many as the state says where it counts them."""
+    state.settle()
     session = database.cursor()
     session.execute("BEGIN TRANSACTION READ ONLY")
     position = state.position(session)

@@ -1,0 +1,108 @@
+"""`RecentOps`: a native state's newest ops in memory: all that its table doesn't hold yet, and some more.
+
+A few ops are visible as soon as they are here, and cost the table one transaction for many of them. Who asks
+for one key finds it here without a query.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+__all__ = ["RecentOps"]
+
+WAITING_OPS_MAX = 10_000  # ops that the table doesn't hold yet; more at once go there directly …
+WAITING_BYTES_MAX = 16 << 20
+KEPT_OPS_MAX = 50_000  # … and ops altogether
+KEPT_BYTES_MAX = 64 << 20
+
+Place = tuple[pa.RecordBatch, int]  # a batch and the op's number in it
+
+
+class RecentOps:
+    """Ops up to `through`, of which those after what was `taken` wait. Thread-safe; one thread adds."""
+
+    def __init__(self, through: int, commit_time_us: int) -> None:
+        self._lock = threading.Lock()
+        self.through = through
+        self.commit_time_us = commit_time_us  # of `through`; 0 unknown
+        self._taken = through
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_ops = self._waiting_bytes = 0
+        self._kept: deque[pa.RecordBatch] = deque()  # no longer waiting, the oldest first
+        self._kept_ops = self._kept_bytes = 0
+        self._places: dict[bytes, Place] = {}  # of each key's newest op
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the table is behind `through`."""
+        return self._taken < self.through
+
+    def has_room(self, ops: pa.RecordBatch) -> bool:
+        """Whether `ops` may wait, too."""
+        return (
+            self._waiting_ops + len(ops) <= WAITING_OPS_MAX
+            and self._waiting_bytes + ops.get_total_buffer_size() <= WAITING_BYTES_MAX
+        )
+
+    def add(self, ops: pa.RecordBatch, through: int, commit_time_us: int) -> None:
+        """Make `ops`, in the feed's schema, visible; `through` is at least their last seq."""
+        keys = ops.column(2).to_pylist()
+        with self._lock:
+            if len(ops):
+                self._waiting.append(ops)
+                self._waiting_ops += len(ops)
+                self._waiting_bytes += ops.get_total_buffer_size()
+                self._places.update((key, (ops, number)) for number, key in enumerate(keys))
+            self.through, self.commit_time_us = through, commit_time_us
+
+    def waiting(self) -> tuple[Sequence[pa.RecordBatch], int, int]:
+        """What the table lacks: the ops, the seq that it is at with them, and that commit's time (µs)."""
+        with self._lock:
+            return tuple(self._waiting), self.through, self.commit_time_us
+
+    def take(self, batches: Sequence[pa.RecordBatch], through: int) -> None:
+        """The table holds these now, the first ones that waited, and is at `through`."""
+        with self._lock:
+            del self._waiting[: len(batches)]
+            self._taken = through
+            for ops in batches:
+                self._waiting_ops -= len(ops)
+                self._waiting_bytes -= ops.get_total_buffer_size()
+                self._kept.append(ops)
+                self._kept_ops += len(ops)
+                self._kept_bytes += ops.get_total_buffer_size()
+            while self._kept_ops > KEPT_OPS_MAX or self._kept_bytes > KEPT_BYTES_MAX:
+                self._forget_oldest()
+
+    def _forget_oldest(self) -> None:
+        ops = self._kept.popleft()
+        self._kept_ops -= len(ops)
+        self._kept_bytes -= ops.get_total_buffer_size()
+        for number, key in enumerate(ops.column(2).to_pylist()):
+            if self._places.get(key) == (ops, number):
+                del self._places[key]
+
+    @contextmanager
+    def overtaken(self, through: int, commit_time_us: int) -> Iterator[None]:
+        """The block makes the table show all that waits and more, through `through`, at one moment.
+
+        Nobody finds anything here meanwhile, so that no key is seen to be older than another one was.
+        """
+        with self._lock:
+            yield
+            self._waiting.clear()
+            self._kept.clear()
+            self._places.clear()
+            self._waiting_ops = self._waiting_bytes = self._kept_ops = self._kept_bytes = 0
+            self.through, self.commit_time_us = through, commit_time_us
+            self._taken = through
+
+    def find(self, key: bytes) -> Place | None:
+        """Where the newest op of a key is, None where it isn't here."""
+        with self._lock:
+            return self._places.get(key)
