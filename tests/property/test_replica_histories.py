@@ -30,11 +30,14 @@ from hypothesis.stateful import (
 )
 
 from flight_replica.errors import BaseNotUsable, FeedError, LogGap, NotCaughtUp
+from flight_replica.keys import KeyCodec
+from flight_replica.log.source import Op
 from flight_replica.replica.reopened import reopened
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaStats
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.view import View
+from flight_replica.state import recent_ops
 from flight_replica.state.state import StateKind
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, Change, Fault, FaultyLog, SmallTable, assert_same, delete, put, sorted_by_key
@@ -65,9 +68,17 @@ class ReplicaHistories(RuleBasedStateMachine):
         self.workspace = Workspace(directory / "data")
         self.base_directory = directory / "base"
         self.views: list[tuple[View, int, TableSchema]] = []
+        self.steps = 0
 
-    @initialize(schema=st.sampled_from([ID_V, FLOAT_KEY, TWO_KEYS]))
-    def open(self, schema: TableSchema) -> None:
+    @initialize(
+        schema=st.sampled_from([ID_V, FLOAT_KEY, TWO_KEYS]),
+        waiting=st.sampled_from([0, 6, recent_ops.WAITING_OPS_MAX]),
+        kept=st.sampled_from([0, 6, recent_ops.KEPT_OPS_MAX]),
+    )
+    def open(self, schema: TableSchema, waiting: int, kept: int) -> None:
+        patch = self.undo.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(recent_ops, "WAITING_OPS_MAX", waiting)
+        patch.setattr(recent_ops, "KEPT_OPS_MAX", kept)
         self.primary = SmallTable(self.base_directory, schema)
         self._open()
 
@@ -176,11 +187,14 @@ class ReplicaHistories(RuleBasedStateMachine):
         found = self.workspace.database.execute(names).fetchall()
         blocker = self.workspace.session()
         blocker.execute("BEGIN")
+        waiting = recent_ops.WAITING_OPS_MAX
+        recent_ops.WAITING_OPS_MAX = 0
         for (name,) in found[-1:] if is_native else found:  # a transaction writes to one database only
             blocker.execute(f"UPDATE {name} SET commit_time_us = commit_time_us + 1")
         before = self.replica.stats
         with pytest.raises(Exception, match=r"[Cc]onflict|log gap"):
             self.replica.advance()
+        recent_ops.WAITING_OPS_MAX = waiting
         blocker.execute("ROLLBACK")
         blocker.close()
         assert self.replica.stats == before
@@ -297,9 +311,20 @@ class ReplicaHistories(RuleBasedStateMachine):
         seq = replica.visible_seq
         assert seq in self.primary.commit_ends
         expected = self.primary.rows_at(seq, schema)
-        assert_same(sorted_by_key(replica.query("SELECT * FROM t").read_all(), schema), expected)
         for row in expected.slice(0, 2).to_pylist():
             assert replica.get(*(row[name] for name in schema.primary_key)) == row
+        for key in self._deleted(seq):
+            assert replica.get(*key) is None
+        self.steps += 1
+        if self.steps % 3:  # else what waits in memory goes on waiting
+            assert_same(sorted_by_key(replica.query("SELECT * FROM t").read_all(), schema), expected)
+
+    def _deleted(self, seq: int) -> list[tuple[object, ...]]:
+        """Two keys that were deleted last, as of `seq`."""
+        newest = {record.pk_bytes: record for record in self.primary.model.as_of(seq).ops}
+        gone = [record.pk_bytes for record in newest.values() if record.op is Op.DELETE][-2:]
+        columns = KeyCodec(self.primary.schema).decode(pa.array(gone, pa.binary()))
+        return list(zip(*(column.to_pylist() for column in columns), strict=True))
 
     @invariant()
     def positions_never_go_back(self) -> None:

@@ -391,6 +391,7 @@ def test_a_log_that_says_nothing_costs_no_more_than_the_deadline(
     assert replica.stats == ReplicaStats(3, 3, 0, 0, 0)
     assert_at(replica, primary, 3)
     log.fault = Fault.NONE
+    replica.set_rebase_timeout(60)
     rebase(replica)
 
 
