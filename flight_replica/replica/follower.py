@@ -181,14 +181,29 @@ class Follower:
             self._rebase_wanted.clear()
             wait_seconds = self._replica.settings.base_poll_seconds
             if self._replica.is_loaded and not self._stop.is_set():
-                if not self._replica.is_held and not self._rebase_if_newer():
-                    wait_seconds += self._base_backoff.next_seconds()
+                if not self._replica.is_held:
+                    if self._rebase_if_newer() and self._keep_within_budget():
+                        self._base_backoff.reset()
+                    else:
+                        wait_seconds += self._base_backoff.next_seconds()
                 if self._examine():
                     self._improve()
 
     def look_now(self) -> None:
         """See at once whether there is a newer base, or a better state to be made."""
         self._rebase_wanted.set()
+
+    def _keep_within_budget(self) -> bool:
+        """Whether the disk budget is kept."""
+        replica = self._replica
+        try:
+            replica.keep_within_budget()
+        except (Closed, Paused):
+            return True
+        except Exception as error:  # the native state serves on; the next look tries again
+            _log.warning("native state beyond its budget kept table=%s error=%s", replica.table, error)
+            return False
+        return True
 
     def _examine(self) -> bool:
         """Whether the state is sound, or another one has taken its place."""
@@ -241,7 +256,6 @@ class Follower:
             if isinstance(error, BaseError | SchemaMismatch):
                 self._say(f"the newest base can't be taken: {error}", "base")
             return False
-        self._base_backoff.reset()
         self._say("", "base")
         if is_newer:
             _log.info(

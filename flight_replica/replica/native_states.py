@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from flight_replica.errors import Closed
 from flight_replica.replica.stats import ReplicaSettings
@@ -42,13 +44,13 @@ class NativeStates:
         self._stopped_count = 0  # of `stop`
         self._build: NativeBuild | None = None  # under way
         self._remark = ""
+        self._outgrown_bytes = 0  # of the native state that had to go, 0: none had
 
     def wants(self, state: ReplicaState) -> bool:
         """Whether one is to be made in place of `state`."""
         if isinstance(state, NativeState):
-            grown = self._grown(state)
-            if self._is_news(grown):
-                _log.warning("native state beyond its budget table=%s reason=%s", self._table, grown)
+            if self.is_outgrown(state):
+                return False  # it is to go
             worn_ops = max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
             return state.ops_since_copied > worn_ops or _is_log_long(state)
         reason = self.why_not(state)
@@ -75,7 +77,8 @@ class NativeStates:
             return ""
         assert isinstance(state, ParquetState), f"a state of kind {state.kind}"
         others = self._workspace.native_bytes(besides=self._table)
-        needed, limit = state.file_bytes * NATIVE_GROWTH, self._settings.native_disk_bytes_max
+        needed = max(state.file_bytes * NATIVE_GROWTH, self._outgrown_bytes)
+        limit = self._settings.native_disk_bytes_max
         if others + needed <= limit:
             return ""
         return (
@@ -94,21 +97,34 @@ class NativeStates:
             f"{others}, limit {limit} (native_disk_bytes_max)"
         )
 
+    def is_outgrown(self, state: ReplicaState) -> bool:
+        """Whether `state` has to go, since its file has grown beyond the budget. Says so, once."""
+        if not isinstance(state, NativeState):
+            return False
+        grown = self._grown(state)
+        if self._is_news(grown):
+            _log.warning("native state beyond its budget table=%s reason=%s", self._table, grown)
+        return bool(grown)
+
+    def give_back(self, state: ReplicaState, go: Callable[[], object]) -> None:
+        """`go` takes the table away from `state`, where it still has to be once it is this table's turn.
+
+        One table after the other, so that no more of them go than have to. This one gets a native state
+        again where there is room for the one that it had.
+        """
+        with self._turn():
+            if isinstance(state, NativeState) and self.is_outgrown(state):
+                byte_count = state.file.byte_count  # before its file goes with it
+                go()
+                self._outgrown_bytes = byte_count
+                _log.info("native state given back table=%s bytes=%d", self._table, byte_count)
+
     def build(self, source: ReplicaState) -> NativeState:
         """All that `source`, which is pinned, shows at one seq; once it is this table's turn.
 
         Raises `Closed` after `end`, and at a `stop`.
         """
-        with self._lock:
-            stopped_count = self._stopped_count
-
-        def check() -> None:
-            if self._is_over:
-                raise Closed(f"table {self._table!r} is closed")
-            if self._stopped_count != stopped_count:
-                raise Closed(f"table {self._table!r}: its native state gives way to a base")
-
-        with self._workspace.one_build(check):
+        with self._turn() as check:
             build = NativeBuild(
                 self._workspace.database, self._workspace.new_number(), self._folder.new_file(), source
             )
@@ -125,6 +141,21 @@ class NativeStates:
                     self._build = None
                 built.set()
                 teller.join()
+
+    @contextmanager
+    def _turn(self) -> Iterator[Callable[[], None]]:
+        """The only table in the block. Waiting for that, and what it is given, raise `Closed` as `build`."""
+        with self._lock:
+            stopped_count = self._stopped_count
+
+        def check() -> None:
+            if self._is_over:
+                raise Closed(f"table {self._table!r} is closed")
+            if self._stopped_count != stopped_count:
+                raise Closed(f"table {self._table!r}: its native state gives way to a base")
+
+        with self._workspace.one_build(check):
+            yield check
 
     def _tell(self, build: NativeBuild, built: threading.Event) -> None:
         """Log how far it is, now and then."""

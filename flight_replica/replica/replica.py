@@ -591,6 +591,19 @@ class Replica:
                 raise
             self._adopt(state)
 
+    def keep_within_budget(self) -> None:
+        """Go back to merge on read, on the newest base, where the native state has outgrown its budget.
+
+        A hot swap as any, so nothing is lost meanwhile and no reader goes back. Raises as `rebase` where
+        that can't be, and `Closed`; the native state serves on.
+        """
+        state = self._slot.current
+        if not self.native_states.is_outgrown(state):
+            return
+        if isinstance(self.base, OnDemandBase):
+            self.base.want(self.visible_seq)
+        self.native_states.give_back(state, lambda: self._hotswap("keep_within_budget"))
+
     def examine(self) -> None:
         """Read a native state that isn't proven sound through, once; a base takes the place of a damaged one.
 
