@@ -45,7 +45,6 @@ QUICK = {
     "small_queries": ("--rows", "300000", "--seconds", "2", "--repetitions", "2"),
     "point_get": ("--rows", "1000000", "--ops", "200000", "--gets", "500"),
     "catch_up": ("--rows", "1000000", "--ops", "1000000", "--repetitions", "1"),
-    "swaps": ("--rows", "100000", "--swaps", "20"),
     "restart": ("--rows", "1000000", "--repetitions", "2"),
     "export": ("--rows", "1000000", "--repetitions", "3"),
     "freshness": ("--rows", "100000", "--seconds", "2"),
