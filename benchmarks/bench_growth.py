@@ -1,10 +1,10 @@
 """How do apply and freshness grow with the table, and with the number of ops already applied?
 
 For each size of the table: a replica with its native state built follows a feed in memory. Ops flow at a
-steady rate in small commits, and a client sees each commit come by a query that waits for it, as
-`bench_freshness.py` does; then bursts of ops come at once, one after the other. Cost is also given as time of
-the processor per op, which a busy machine changes less. After each burst the whole table is compared with
-what the ops make of it.
+steady rate in small commits, and a client waits for the next one after what it has seen: to be told that it
+is visible, and then for a query of the table, for which it has to be written. Then bursts of ops come at
+once, one after the other. Cost is given as time of the processor per op, too, which a busy machine changes
+less. After each burst the whole table is compared with what the ops make of it.
 
 Run: python -m benchmarks.bench_growth [--rows 1000000,10000000,…] [--seconds S] [--bursts N]
 """
@@ -18,11 +18,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks.bench_catch_up import NOTHING, catch_up
-from benchmarks.counted_feed import CountedFeed, counted_feed
+from benchmarks.counted_feed import TABLE, CountedFeed, counted_feed
 from benchmarks.orders_table import SEED
 from benchmarks.record import record
 from benchmarks.served import LISTEN, Served, iceberg_orders, running
-from benchmarks.waiting import WaitingClient
+from benchmarks.waiting import WaitingClient, now_us
 
 QUESTION = "How do apply and freshness grow with the table, and with the ops already applied?"
 OPS_PER_SECOND = 10_000
@@ -35,7 +35,7 @@ IDLE_SECONDS_MAX = 120
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="1000000,10000000,50000000", help="sizes of the table")
-    parser.add_argument("--seconds", type=float, default=6.0, help="that ops flow steadily")
+    parser.add_argument("--seconds", type=float, default=5.0, help="that ops flow steadily, each time")
     parser.add_argument("--bursts", type=int, default=6)
     options = parser.parse_args()
     samples: dict[str, list[float]] = {}
@@ -48,7 +48,7 @@ def main() -> None:
         name: "MB" if name.endswith(", memory") else "ops/s" if "ops a second" in name else "µs/op"
         for name in samples
     }
-    units |= {name: "s" for name in samples if name.endswith(("visible", "native state"))}
+    units |= {name: "s" for name in samples if ": commit to" in name or name.endswith("native state")}
     record(
         "growth",
         QUESTION,
@@ -75,9 +75,10 @@ def _measure(row_count: int, seconds: float, bursts: int) -> dict[str, list[floa
         began = time.monotonic()
         replica = parts.enter_context(running(*followed, until="native state built"))
         found["from the start to the native state"] = [time.monotonic() - began]
-        fresh, cost = _flow(feed, replica, seconds)
-        found["commit to visible"] = fresh
-        found["processor while ops flow"] = [cost]
+        for name, is_query in (("visible", False), ("the end of a query", True)):
+            fresh, cost = _flow(feed, replica, seconds, is_query=is_query)
+            found[f"commit to {name}"] = fresh
+            found[f"processor while ops flow and a client waits for {name}"] = [cost]
         for number in range(bursts):
             _settle(replica)
             taken, used, _ = catch_up(feed, replica, BURST_OPS)
@@ -88,21 +89,27 @@ def _measure(row_count: int, seconds: float, bursts: int) -> dict[str, list[floa
     return found
 
 
-def _flow(feed: CountedFeed, replica: Served, seconds: float) -> tuple[list[float], float]:
-    """Seconds from commit to visible of each commit seen, and µs of the replica's processor per op."""
-    fresh: list[float] = []
+def _flow(feed: CountedFeed, replica: Served, seconds: float, *, is_query: bool) -> tuple[list[float], float]:
+    """Seconds from commit to seen of each commit seen, and µs of the replica's processor per op."""
+    seen_us: dict[int, int] = {}  # by seq
     first = feed.flow(OPS_PER_SECOND, COMMIT_OPS)
     with WaitingClient(replica.uri) as client:
         seen, used, began = first, replica.processor_seconds, time.monotonic()
         while (now := time.monotonic()) < began + WARM_SECONDS + seconds:
-            position, visible_us, _ = client.ask(NOTHING, seen + 1)
-            assert position.visible_seq > seen, f"seq {position.visible_seq} after {seen}"
-            seen = position.visible_seq
+            if is_query:
+                position, _, _ = client.ask(NOTHING, seen + 1)
+                seq, at_us = position.visible_seq, now_us()
+            else:
+                seq, at_us = client.wait(TABLE, seen + 1)
+            assert seq > seen, f"seq {seq} after {seen}"
+            seen = seq
             if now > began + WARM_SECONDS:
-                fresh.append((visible_us - position.commit_time_us) / 1e6)
+                seen_us[seq] = at_us
         last = feed.flow(0)
         client.ask(NOTHING, last)
-        return fresh, (replica.processor_seconds - used) / (last - first) * 1e6
+        cost = (replica.processor_seconds - used) / (last - first) * 1e6
+    stamp_us = feed.stamps()
+    return [(at - stamp_us[seq]) / 1e6 for seq, at in seen_us.items()], cost
 
 
 def _settle(replica: Served) -> None:

@@ -28,6 +28,7 @@ from flight_replica.state.workspace import Workspace
 
 QUESTION = "How long does a point get take in the process, of a key just written and of any other?"
 RECENT_OPS = 10_000
+RECENT_BATCH_OPS = 500  # as they come when nothing is behind
 BATCH_OPS = 50_000
 COLUMNS = ("customer", "note", "updated_at")
 
@@ -68,17 +69,19 @@ def main() -> None:
         replica = Replica.open(_Base(snapshot), log, table="orders", workspace=workspace)
         parts.enter_context(closing(replica))
         replica.merge_on_apply()
-        recent = np.array([], np.int64)
-        for first in range(options.rows, options.rows + options.ops, BATCH_OPS):
-            batch = ops.ops(first, min(BATCH_OPS, options.rows + options.ops - first), random)
-            feed.append(batch, through=batch.column(0)[-1].as_py(), commit_time_us=1)
+        recent: list[int] = []
+        while (at := feed.newest_seq) < options.rows + options.ops:
+            left = options.rows + options.ops - at
+            count = min(BATCH_OPS, left - RECENT_OPS) if left > RECENT_OPS else RECENT_BATCH_OPS
+            batch = ops.ops(at, count, random)
+            feed.append(batch, through=at + count, commit_time_us=1)
             replica.advance()
-            recent = batch.column("id").to_numpy()[-RECENT_OPS:]
-        samples = _measure(replica, ops, random.permutation(recent), options.gets, random)
+            recent += batch.column("id").to_pylist() if left <= RECENT_OPS else []
+        samples = _measure(replica, ops, random.permutation(np.array(recent)), options.gets, random)
     data = {
         "rows": options.rows,
         "ops": options.ops,
-        "recent": f"keys of the newest {RECENT_OPS} ops",
+        "recent": f"keys of the newest {RECENT_OPS} ops, which came {RECENT_BATCH_OPS} at once",
         "baseline": "the row by SQL in the same process, in turns",
         "gets": options.gets,
         "seed": SEED,

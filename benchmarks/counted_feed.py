@@ -5,7 +5,7 @@ a base its first ops insert what would be in it. A real primary commits each sta
 benchmarks are about; those that are use one.
 
 Run: python -m benchmarks.counted_feed --rows N [--metadata FILE]; a line `add N`, `rate OPS COMMIT_OPS` or
-`base SEQ FILE` on stdin is answered by a line of JSON when it is done.
+`base SEQ FILE`, `look` or `stamps` on stdin is answered by a line of JSON when it is done.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -72,6 +73,10 @@ class CountedFeed:
         """Let the table's base be the one at `metadata`, which is at `seq`."""
         self._ask(f"base {seq} {metadata}")
 
+    def stamps(self) -> dict[int, int]:
+        """When each commit of a stated size was made, of the last `flow`: its seq -> µs since 1970."""
+        return {int(seq): int(at) for seq, at in self._ask("stamps")["stamps"]}
+
     @property
     def seq(self) -> int:
         return int(self._ask("look")["seq"])
@@ -81,13 +86,13 @@ class CountedFeed:
         """How many ops were handed out so far."""
         return int(self._ask("look")["ops_read"])
 
-    def _ask(self, line: str) -> dict[str, str | float]:
+    def _ask(self, line: str) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         return self._answer()
 
-    def _answer(self) -> dict[str, str | float]:
+    def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -189,6 +194,7 @@ class _Flow:
         self._lock = threading.Lock()
         self._rate, self._commit_ops = 0, 0
         self._began, self._done = 0.0, 0
+        self.stamps: list[tuple[int, int]] = []
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="flow")
         self._thread.start()
@@ -196,6 +202,8 @@ class _Flow:
     def set_rate(self, rate: int, commit_ops: int) -> None:
         with self._lock:
             self._rate, self._commit_ops = rate, commit_ops
+            if rate:
+                self.stamps = []
             self._began, self._done = time.monotonic(), 0
 
     def add(self, count: int) -> float:
@@ -220,12 +228,16 @@ class _Flow:
                 due = int((time.monotonic() - self._began) * self._rate) - self._done
                 size = self._commit_ops or max(1, due)
                 for _ in range(due // size):
-                    self._append(self._ops.ops(self._feed.newest_seq, size, self._random))
+                    made = self._append(self._ops.ops(self._feed.newest_seq, size, self._random))
                     self._done += size
+                    if self._commit_ops:
+                        self.stamps.append(made)
 
-    def _append(self, batch: pa.RecordBatch) -> None:
-        through = batch.column(0)[-1].as_py()
-        self._feed.append(batch, through=through, commit_time_us=time.time_ns() // 1000)
+    def _append(self, batch: pa.RecordBatch) -> tuple[int, int]:
+        """Its last seq, and its stamp."""
+        through, stamp_us = batch.column(0)[-1].as_py(), time.time_ns() // 1000
+        self._feed.append(batch, through=through, commit_time_us=stamp_us)
+        return through, stamp_us
 
     def close(self) -> None:
         self._stop.set()
@@ -260,7 +272,9 @@ def _serve(row_count: int, metadata: str | None) -> None:
                     flow.set_rate(int(rate), int(commit_ops))
                 case "base", seq, file:
                     service.publish(int(seq), file)
-            answer = {"seq": feed.newest_seq, "ops_read": feed.ops_read, "began": began}
+            answer: dict[str, object] = {"seq": feed.newest_seq, "ops_read": feed.ops_read, "began": began}
+            if line.strip() == "stamps":
+                answer["stamps"] = flow.stamps
             print(json.dumps(answer), flush=True)
 
 

@@ -569,6 +569,8 @@ class Replica:
         if isinstance(state, NativeState) and not isinstance(self.log, NoLog):
             snapshot = self.base.load()
             with self._rebasing, self._writing:
+                if self.base_version == snapshot.version:  # another rebase has taken it meanwhile
+                    return
                 is_covered = snapshot.lineage == self.lineage and snapshot.base_seq <= state.visible_seq
                 if state is self._slot.current and is_covered:
                     state.stand_on(max(snapshot.base_seq, state.base_seq), snapshot.version)

@@ -125,6 +125,24 @@ def test_a_rebase_waits_neither_for_a_build_nor_for_its_turn(
         assert replica.get(7) == {"id": 7, "v": 70}
 
 
+def test_a_base_that_another_rebase_has_just_taken_is_not_taken_again(
+    primary: SmallTable, workspace: Workspace
+) -> None:
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        replica.merge_on_apply()
+        primary.commit(put(7, 70))
+        primary.flush()
+
+        def rebase() -> None:
+            primary.base.before_load = lambda: None
+            replica.rebase_hotswap()
+
+        primary.base.before_load = rebase
+        replica.stand_on_newer_base()
+        assert replica.stats.rebase_count == 1
+        assert replica.base_version == primary.base.poll()
+
+
 def test_a_table_beyond_the_budget_of_all_tables_stays_and_says_so(
     primary: SmallTable, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
