@@ -7,21 +7,13 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from flight_replica.access import server_access
 from flight_replica.arrow_alone import keep_pandas_out
 from flight_replica.completion_command import add_completion_command
-from flight_replica.config import ConfigProblems, PrimaryConfig, add_flags
-from flight_replica.config.command_line import configured
-from flight_replica.config.kinds import memory_text
-from flight_replica.config_command import add_config_command
 from flight_replica.errors import ConfigError, ReplicaError
-from flight_replica.feed_command import add_feed_command
-from flight_replica.listening import serve_until_signal
 from flight_replica.logs.setup import LEVELS, LogFormat, report_failure, report_fault, start_logging
 from flight_replica.operating.commands import add_operating_commands
-from flight_replica.serve_command import add_serve_command
 from flight_replica.sql_command import add_sql_command
 from flight_replica.stopping import HangUps, hear_terminate
 from flight_replica.table_options import above_zero
@@ -29,6 +21,7 @@ from flight_replica.user_command import add_user_command
 from flight_replica.verify_command import add_verify_command
 
 if TYPE_CHECKING:
+    from flight_replica.config import PrimaryConfig
     from flight_replica.primary.settings import PrimarySettings
 
 _EPILOG = """examples:
@@ -50,8 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     hear_terminate()
     try:
         return run(options)
-    except ConfigProblems as problems:
-        for line in problems.lines:
+    except ConfigError as error:
+        for line in error.lines:
             report_failure(ConfigError(line))
         return 1
     except (ReplicaError, OSError) as error:
@@ -65,15 +58,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Tells wrong usage in one line, as every other failure is told."""
+    """Tells wrong usage in one line, as every other failure is told.
+
+    `fill` adds what belongs to it once it is used: one command's options aren't worth loading for another.
+    """
 
     _is_mixing = False
+
+    def __init__(
+        self, *args: Any, fill: Callable[[argparse.ArgumentParser], None] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._fill = fill
+
+    def be_filled(self) -> None:
+        """Add what belongs to it, unless that is done."""
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            fill(self)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; {self.prog} --help tells more\n")
 
     def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """Options may stand between URI and STATEMENT: argparse alone takes the latter for left out."""
+        self.be_filled()
         if self._is_mixing or not any(action.nargs == "?" for action in self._get_positional_actions()):
             return super().parse_known_args(args, namespace)
         self._is_mixing = True
@@ -84,7 +93,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = _Parser(
+    parser = _Parser(
         prog="flight-replica",
         description="A live read replica for merutable tables that speaks Arrow Flight SQL.",
         epilog=_EPILOG,
@@ -103,33 +112,30 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_primary(commands)
-    add_serve_command(
-        commands.add_parser(
-            "serve",
-            help="run a replica",
-            description="Runs a replica: follows the tables of a primary (or of another replica), or serves "
-            "tables whose base, and feed if there is one, are named one by one, over Flight SQL.",
-        )
+    commands.add_parser(
+        "serve",
+        fill=_fill_serve,
+        help="run a replica",
+        description="Runs a replica: follows the tables of a primary (or of another replica), or serves "
+        "tables whose base, and feed if there is one, are named one by one, over Flight SQL.",
     )
-    add_feed_command(
-        commands.add_parser(
-            "feed",
-            help="run the feed server beside a running merutable engine",
-            description="Runs the feed server: reads the log and the files of tables that merutable engines "
-            "on this host write, and serves each as a live change feed and as rows, for replicas anywhere.",
-        )
+    commands.add_parser(
+        "feed",
+        fill=_fill_feed,
+        help="run the feed server beside a running merutable engine",
+        description="Runs the feed server: reads the log and the files of tables that merutable engines "
+        "on this host write, and serves each as a live change feed and as rows, for replicas anywhere.",
     )
     _add_demo(commands)
     _add_clients(commands)
     add_verify_command(
         commands.add_parser("verify", help="whether two servers have the same rows, and which differ")
     )
-    add_config_command(
-        commands.add_parser(
-            "config",
-            help="check a configuration file, show what is in effect, or print an example",
-            description="The configuration of primary, serve and feed: --config FILE, in TOML.",
-        )
+    commands.add_parser(
+        "config",
+        fill=_fill_config,
+        help="check a configuration file, show what is in effect, or print an example",
+        description="The configuration of primary, serve and feed: --config FILE, in TOML.",
     )
     add_user_command(
         commands.add_parser(
@@ -142,21 +148,55 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_completion_command(
         commands.add_parser("completion", help="a script by which bash, zsh or fish completes all this"),
-        _parser,
+        _whole_parser,
     )
     return parser
 
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
+
+
+def _whole_parser() -> argparse.ArgumentParser:
+    """The parser with every command's options."""
+    parser = _parser()
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                command.be_filled()
+    return parser
+
+
+def _fill_serve(parser: argparse.ArgumentParser) -> None:
+    from flight_replica.serve_command import add_serve_command
+
+    add_serve_command(parser)
+
+
+def _fill_feed(parser: argparse.ArgumentParser) -> None:
+    from flight_replica.feed_command import add_feed_command
+
+    add_feed_command(parser)
+
+
+def _fill_config(parser: argparse.ArgumentParser) -> None:
+    from flight_replica.config_command import add_config_command
+
+    add_config_command(parser)
 
 
 def _add_primary(commands: _Commands) -> None:
-    parser = commands.add_parser(
+    commands.add_parser(
         "primary",
+        fill=_fill_primary,
         help="run the reference primary: tables you write over Flight SQL, with a change feed",
         description="Runs the reference primary. It keeps its tables in DIR and takes SQL writes and bulk "
         "ingest from any Flight SQL client. A write is answered once it is durable.",
     )
+
+
+def _fill_primary(parser: argparse.ArgumentParser) -> None:
+    from flight_replica.config import PrimaryConfig, add_flags
+
     add_flags(parser, PrimaryConfig)
     parser.add_argument(
         "--new-lineage",
@@ -210,6 +250,7 @@ def _seconds(text: str) -> float:
 
 def primary_settings(config: PrimaryConfig) -> PrimarySettings:
     """What a primary takes of its configuration."""
+    from flight_replica.config.kinds import memory_text
     from flight_replica.primary.settings import PrimarySettings
 
     return PrimarySettings(
@@ -230,6 +271,10 @@ def primary_settings(config: PrimaryConfig) -> PrimarySettings:
 def _primary(options: argparse.Namespace) -> int:
     keep_pandas_out()
 
+    from flight_replica.access import server_access
+    from flight_replica.config import PrimaryConfig
+    from flight_replica.config.command_line import configured
+    from flight_replica.listening import serve_until_signal
     from flight_replica.primary.service import PrimaryService
 
     hang_ups = HangUps()

@@ -19,6 +19,11 @@ class ReplicaError(Exception):
 class ConfigError(ReplicaError):
     """A setting, path or option is wrong; correct it and start again."""
 
+    @property
+    def lines(self) -> list[str]:
+        """What to tell people, a line each."""
+        return [str(self)]
+
 
 class InvalidStatement(ReplicaError):
     """The SQL can't be run as it stands (syntax, names, types, parameters); correct it."""

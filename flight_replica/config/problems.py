@@ -43,5 +43,8 @@ class ConfigProblems(ConfigError):
         order = {"file": 0, "variable": 1, "flag": 2, "default": 3}
         inorder = sorted(problems, key=lambda problem: (order[problem.source.kind], problem.source.line))
         self.problems = inorder
-        self.lines = list(dict.fromkeys(problem.text for problem in inorder))
         super().__init__("; ".join(self.lines))
+
+    @property
+    def lines(self) -> list[str]:
+        return list(dict.fromkeys(problem.text for problem in self.problems))

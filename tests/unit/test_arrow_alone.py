@@ -41,3 +41,10 @@ def test_a_replica_starts_without_what_only_some_of_them_need() -> None:
     )
     unwanted = {"pandas", "pyiceberg", "jwt", "cryptography", "starlette", "prometheus_client", "grpc"}
     assert not unwanted & loaded
+
+
+def test_help_is_shown_without_the_libraries_of_any_command() -> None:
+    loaded = _loaded_after(
+        "from flight_replica.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass"
+    )
+    assert not {"pyarrow", "pydantic", "duckdb", "numpy", "rich"} & loaded
