@@ -145,18 +145,19 @@ class ReplicaService:
         found = self._upstream.table(name).name
         with self._changing:
             self._removed.discard(found)
-            self._add_origin(found, partial(self._upstream.open, found, self._workspace.new_folder))
+            origin = partial(self._upstream.open, found, self._workspace.new_folder)
+            self._add_origin(found, origin, is_listed=True)
 
     def add_stated(self, name: str, origin: Origin) -> None:
-        """Serve one more table of an origin of its own. Raises `AlreadyExists`."""
+        """Serve one more table of an origin of its own, whatever is listed. Raises `AlreadyExists`."""
         with self._changing:
-            self._add_origin(name, origin)
+            self._add_origin(name, origin, is_listed=False)
 
-    def _add_origin(self, name: str, origin: Origin) -> None:
+    def _add_origin(self, name: str, origin: Origin, *, is_listed: bool) -> None:
         with self._lock:
             if name in self._tables:
                 raise AlreadyExists(f"table {name!r} is served already")
-        if not self._follows_list:
+        if not (self._follows_list and is_listed):
             self._origins[name] = origin
         self._add(name, origin)
 

@@ -199,7 +199,11 @@ def test_tables_are_removed_and_added(servers: tuple[Serving, Serving]) -> None:
     stated = ["--set", f"base=flight:{primary.uri}/orders", "--set", f"feed={primary.uri}/orders"]
     told("tables", replica.admin, "add", "copy", *stated)
     until(is_answered(replica.uri, "SELECT count(*) FROM copy", [(100,)]), "the copy is served")
-    told("tables", replica.admin, "remove", "copy")
+    rows(primary.uri, "CREATE TABLE later (id BIGINT PRIMARY KEY)")
+    until(is_answered(replica.uri, "SELECT count(*) FROM later", [(0,)]), "the list was looked at again")
+    rows(primary.uri, "DROP TABLE later")
+    until(lambda: not any("later" in line for line in told("tables", replica.admin)), "and once more")
+    told("tables", replica.admin, "remove", "copy")  # which isn't in that list
     for wrong in (["--set", "bass=x"], ["--set", "feed=grpc://127.0.0.1:1"], ["--set", "base=nothing:x"]):
         code, out, errors = run("tables", replica.admin, "add", "wrong", *wrong)
         assert (code, out, len(errors)) == (1, [], 1), wrong
