@@ -3,28 +3,41 @@
 Both are processes of their own, the client is ADBC, and they take turns. The other server knows just enough
 of Flight SQL for ADBC, and sends the rows that the replica sent before, in batches of the same size.
 
+Processor seconds, of server and client together, say what limits it where the cores are few: what the replica
+needs beyond the other server is DuckDB's scan and its conversion to Arrow, which is measured by itself too.
+
 Run: python -m benchmarks.bench_export [--rows N] [--repetitions N]
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 from pyarrow import flight
 
 from benchmarks.record import record
-from benchmarks.served import iceberg_orders, serving_orders
+from benchmarks.served import Served, iceberg_orders, serving_orders
 from flight_replica.client import connect
 
+_REPLICA, _OTHER, _DUCKDB = "replica", "prebuilt batches", "DuckDB alone, to Arrow"
+_UNITS = {
+    _REPLICA: "rows/s",
+    _OTHER: "rows/s",
+    f"{_REPLICA} ÷ {_OTHER}": "x",
+    f"{_REPLICA}: processor": "s",
+    f"{_OTHER}: processor": "s",
+    f"{_DUCKDB}: processor": "s",
+}
 QUESTION = "How fast do all rows leave a replica, against a server that hands out batches it has in memory?"
 SQL = "SELECT * FROM orders"
+_BATCH_ROWS = 18_724  # as the replica makes them for this table
 
 
 def main() -> None:
@@ -36,8 +49,7 @@ def main() -> None:
     if options.hand_out:
         _hand_out(options.hand_out)
         return
-    replica: list[float] = []
-    other: list[float] = []
+    samples: dict[str, list[float]] = {name: [] for name in _UNITS}
     with tempfile.TemporaryDirectory() as folder:
         metadata = iceberg_orders(Path(folder), options.rows)
         with serving_orders(metadata, options.rows) as served:
@@ -46,14 +58,18 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks.bench_export", "--hand-out", str(kept)]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 assert process.stdout is not None
-                prebuilt = process.stdout.readline().strip()
+                prebuilt = Served(process.stdout.readline().strip(), process.pid)
                 try:
                     for _ in range(options.repetitions):
-                        replica.append(_rate(served.uri, options.rows))
-                        other.append(_rate(prebuilt, options.rows))
+                        for name, server in ((_REPLICA, served), (_OTHER, prebuilt)):
+                            rate, used = _rate(server, options.rows)
+                            samples[name].append(rate)
+                            samples[f"{name}: processor"].append(used)
                 finally:
                     process.terminate()
-    ratios = [one / two for one, two in zip(replica, other, strict=True)]
+            samples[f"{_DUCKDB}: processor"] = _alone(kept, Path(folder), options.repetitions)
+    rates = zip(samples[_REPLICA], samples[_OTHER], strict=True)
+    samples[f"{_REPLICA} ÷ {_OTHER}"] = [one / two for one, two in rates]
     record(
         "export",
         QUESTION,
@@ -63,21 +79,39 @@ def main() -> None:
             "baseline": "the same batches out of memory, by pyarrow's Flight server",
             "repetitions": options.repetitions,
         },
-        {"replica": replica, "prebuilt batches": other, "replica ÷ prebuilt batches": ratios},
-        {"replica": "rows/s", "prebuilt batches": "rows/s", "replica ÷ prebuilt batches": "x"},
+        samples,
+        _UNITS,
     )
-    print(f"  {statistics.median(ratios):.2f} of the rate of prebuilt batches")
 
 
-def _rate(uri: str, row_count: int) -> float:
-    """Rows a second through ADBC; each batch is let go of."""
-    with connect(uri) as connection, connection.cursor() as cursor:
+def _rate(server: Served, row_count: int) -> tuple[float, float]:
+    """Rows a second through ADBC, each batch is let go of; and processor seconds of both sides."""
+    with connect(server.uri) as connection, connection.cursor() as cursor:
+        used = server.processor_seconds + time.process_time()
         began = time.perf_counter()
         cursor.execute(SQL)
         count = sum(len(batch) for batch in cursor.fetch_record_batch())
         seconds = time.perf_counter() - began
     assert count == row_count, f"{count} rows came"
-    return count / seconds
+    return count / seconds, server.processor_seconds + time.process_time() - used
+
+
+def _alone(rows: Path, folder: Path, repetitions: int) -> list[float]:
+    """Processor seconds in which DuckDB scans such a table and makes Arrow of it, for nobody."""
+    used = []
+    with duckdb.connect(str(folder / "alone.duckdb")) as session:
+        with pa.memory_map(str(rows)) as file:
+            session.register("sent", pa.ipc.open_stream(file))
+            session.execute("CREATE TABLE orders AS SELECT * FROM sent")
+            session.unregister("sent")
+        session.execute("CHECKPOINT")
+        session.execute("SET preserve_insertion_order = false")
+        for _ in range(repetitions):
+            began = time.process_time()
+            for _batch in session.sql(SQL).to_arrow_reader(_BATCH_ROWS):
+                pass
+            used.append(time.process_time() - began)
+    return used
 
 
 def _keep(uri: str, path: Path) -> None:
