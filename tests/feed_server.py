@@ -83,6 +83,12 @@ class FeedService:
     def tables(self) -> Sequence[TableEntry]:
         return list(self._entries.values())
 
+    def table_names(self) -> Sequence[str]:
+        return [entry.name for entry in self.tables()]
+
+    def made_of(self, tables: Sequence[str]) -> None:
+        return None
+
     def feed(self, table: str) -> OpLog:
         try:
             return self._feeds[table]

@@ -65,6 +65,7 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
         self.is_endless = False  # it streams until somebody ends it
         self.peer = ""  # the connection's other end, once the handler has seen it
         self._headers = headers
+        self._options: ReadOptions | None = None
         self.request_id = request_id_of(self.header(HEADER))
         self._reply_headers = {**reply_headers, HEADER: self.request_id}
         self._lock = threading.Lock()
@@ -91,7 +92,9 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
     def options(self) -> ReadOptions:
         """What the session and this call's headers ask of a read. Raises `InvalidStatement`,
         `SessionExpired`."""
-        return read_options(self.session.options(), self._headers)
+        if self._options is None:
+            self._options = read_options(self.session.options(), self._headers)
+        return self._options
 
     def change_session(self, values: Mapping[str, OptionValue | None]) -> None:
         """Set options for the client's later calls, or unset them by None.
@@ -231,6 +234,8 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         self._housekeeping = housekeeping
         self._changed = threading.Condition()
         self._contexts: dict[Call, Peer] = {}  # calls that haven't completed
+        self._has_come = False  # a call, since the last look
+        self._is_resting = False  # the watcher doesn't look soon by itself
         self._is_draining = False  # no further call is let in, and those without an end are ended
         self._is_closing = False  # every call is being ended
         self._is_closed = False
@@ -268,7 +273,9 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
     def add(self, call: Call, context: Peer) -> None:
         with self._changed:
             self._contexts[call] = context
-            self._changed.notify_all()
+            self._has_come = True
+            if self._is_resting:
+                self._changed.notify_all()
 
     def forget(self, call: Call) -> None:
         with self._changed:
@@ -314,10 +321,16 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
                 call.end(Unavailable(f"user {call.user.name!r} was changed; try again"))
 
     def _wait(self) -> bool:
-        """Wait for the next look: soon where calls are under way. False at the end."""
+        """Wait for the next look: soon where calls are under way, or came since the last. False at the end.
+
+        So a client with one small query after another doesn't wake this thread with each of its calls.
+        """
         with self._changed:
+            self._is_resting = not self._contexts and not self._has_come
+            self._has_come = False
             if not self._is_closed:
-                self._changed.wait(TICK_SECONDS if self._contexts else HOUSEKEEPING_SECONDS)
+                self._changed.wait(HOUSEKEEPING_SECONDS if self._is_resting else TICK_SECONDS)
+            self._is_resting = False
             return not self._is_closed
 
     def _due(self) -> list[tuple[Call, ReplicaError]]:

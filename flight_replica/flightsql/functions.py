@@ -105,7 +105,7 @@ class Wait:
 
 def served_name(service: Service, name: str) -> str | None:
     """A served table's name for a name as spelled: the same, or the same but for case."""
-    names = [entry.name for entry in service.tables()]
+    names = service.table_names()
     if name in names:
         return name
     return next((served for served in names if fold(served) == fold(name)), None)

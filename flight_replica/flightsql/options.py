@@ -92,7 +92,7 @@ def read_options(session: Mapping[str, OptionValue], headers: Mapping[str, Seque
             )
     given: dict[str, object] = {}
     for name, (parse, strictest) in _OPTIONS.items():
-        header = _header(name)
+        header = _HEADER_OF[name]
         values = [_parsed(parse, text, f"call header {header}") for text in headers.get(header, ())]
         if values:
             given[name] = _merged(strictest, values, header)
@@ -240,4 +240,5 @@ def _header(name: str) -> str:
     return HEADER_PREFIX + name.replace("_", "-")
 
 
-_HEADERS = (*map(_header, OPTION_NAMES), LINEAGE_HEADER)
+_HEADER_OF = {name: _header(name) for name in OPTION_NAMES}
+_HEADERS = (*_HEADER_OF.values(), LINEAGE_HEADER)

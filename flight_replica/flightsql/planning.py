@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from uuid import UUID
 
@@ -48,7 +48,9 @@ from flight_replica.flightsql.streams import plain_schema
 from flight_replica.flightsql.waits import Waits, demands_of
 from flight_replica.log.wire import LINEAGE_HEADER
 from flight_replica.position import Demand
+from flight_replica.sql.bound import kind_of_value
 from flight_replica.sql.dml import parse_ddl, parse_dml
+from flight_replica.sql.known_texts import KnownText, KnownTexts
 from flight_replica.sql.names import plain
 from flight_replica.sql.parameter_types import guesses, with_typed_nulls
 from flight_replica.sql.sandbox import EXPLAIN, Checked, TableFunction, bind_functions, check_select
@@ -62,6 +64,12 @@ class Query:
 
     checked: Checked
     parameter_types: Types = ()  # as DuckDB has them; only of a prepared one
+    known: KnownText | None = field(default=None, compare=False)  # what was found out about its text
+
+    @property
+    def lasting(self) -> KnownText | None:
+        """What is known of its text, where that tells its columns."""
+        return self.known if self.known is not None and self.known.has_lasting_columns else None
 
     @property
     def parameter_count(self) -> int:
@@ -97,13 +105,14 @@ def _keys(count: int, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Planner:
-    """Plans statements against one service. Thread-safe, without state of its own but slots."""
+    """Plans statements against one service. Thread-safe; owns slots, and what it knows of texts."""
 
     def __init__(self, service: Service, limits: ServerLimits) -> None:
         self._service = service
         self._limits = limits
         self._queries = Slots("queries_max", lambda: limits.queries_max, lambda: limits.query_wait_seconds)
         self._follows = Slots("follows_max", lambda: limits.follows_max, lambda: 0.0)
+        self._texts = KnownTexts()
         self._waits = Waits(limits)
         self._reads = Reads(self._waits, limits)
 
@@ -123,7 +132,7 @@ class Planner:
         return self._reads.pins
 
     def over(self, service: Service) -> Planner:
-        """The same, with the same slots, over another service."""
+        """The same, with the same slots and knowledge, over another service."""
         other = copy.copy(self)
         other._service = service
         return other
@@ -131,12 +140,17 @@ class Planner:
     def check(self, sql: str) -> Statement:
         """What the text is. Raises `InvalidStatement`, `NotAllowed`, `TableNotFound`, `LimitExceeded`,
         `ReadOnly` for a write where none are taken."""
+        known = self._texts.find(sql, self._resolve)
+        if known is not None:
+            return Query(known.of(sql), known=known)
+        text = sql
         sql = plain(sql)
         change = session_change(sql)
         if change is not None:
             return change
         try:
-            return Query(check_select(sql, self._resolve))
+            known = self._texts.learn(text, self._resolve, partial(check_select, sql))
+            return Query(known.checked, known=known)
         except ReadOnly as error:
             reason = self._service.read_only_reason
             if reason is not None:
@@ -161,11 +175,20 @@ class Planner:
             return statement
         keys = statement.parameter_keys
         if isinstance(statement, Query):
-            checked = statement.checked
-            own = [self._relation(function, None, None).schema for function in checked.functions]
-            return replace(statement, parameter_types=types_of_query(checked, keys, self._service, own, call))
+            return replace(statement, parameter_types=self._parameter_types(statement, keys, call))
         dml = parse_dml(statement.sql, self._resolve)
         return replace(statement, parameter_types=types_of_write(dml, keys, self._service, call))
+
+    def _parameter_types(self, query: Query, keys: Sequence[str], call: Call) -> Types:
+        checked = query.checked
+
+        def find_out() -> Types:
+            own = [self._relation(function, None, None).schema for function in checked.functions]
+            return types_of_query(checked, keys, self._service, own, call)
+
+        if query.lasting is None:
+            return find_out()
+        return query.lasting.types.recall(self._service.made_of(checked.tables), None, find_out)
 
     def parameter_schema(self, statement: Statement) -> pa.Schema:
         """What a client is told of a prepared statement's parameters."""
@@ -203,7 +226,7 @@ class Planner:
             (function,) = checked.functions
             if function.name == CHANGES:
                 return self._plan_changes(function, lineage)
-        return self._plan_query(checked, rows, lineage, call)
+        return self._plan_query(statement, rows, lineage, call)
 
     def write(self, statement: Write, call: Call, bound: pa.Table = NO_PARAMETERS) -> WriteResult:
         """Run a write at once, inside the call's transaction where it has one.
@@ -236,49 +259,58 @@ class Planner:
         """
         if isinstance(statement, SessionChange):
             return SessionPlan.schema
+        if statement.lasting is None:
+            return self._found_schema(statement, call)
+        made_of = self._service.made_of(statement.checked.tables)
+        if not statement.parameter_count:  # under the same key as when it is planned
+            key: Hashable = _schema_key(call, ())
+        else:
+            key = "prepared", call.options.time_zone, statement.parameter_types
+        return statement.lasting.schemas.recall(made_of, key, lambda: self._found_schema(statement, call))
+
+    def _found_schema(self, statement: Query, call: Call) -> pa.Schema:
         checked = statement.checked
         if not checked.parameter_count:
-            return self._schema(checked, call)
+            return self._schema(statement, call)
         keys, types = statement.parameter_keys, statement.parameter_types or (None,) * checked.parameter_count
         # With nulls of their types the columns have theirs, with bare ones their names: `$1`, not a cast's.
-        typed = self._schema_or_none(checked, call, lambda sql: with_typed_nulls(sql, keys, types))
-        bare = self._schema_or_none(checked, call)
+        typed = self._schema_or_none(statement, call, lambda sql: with_typed_nulls(sql, keys, types))
+        bare = self._schema_or_none(statement, call)
         if typed is None and bare is None:
-            return self._guessed_schema(checked, call, keys, types)
+            return self._guessed_schema(statement, call, keys, types)
         if typed is None or bare is None or len(typed) != len(bare):
             return typed or bare
         fields = [field.with_name(name) for field, name in zip(typed, bare.names, strict=True)]
         return pa.schema(fields, typed.metadata)
 
-    def _guessed_schema(self, checked: Checked, call: Call, keys: Sequence[str], types: Types) -> pa.Schema:
+    def _guessed_schema(self, query: Query, call: Call, keys: Sequence[str], types: Types) -> pa.Schema:
         """The schema with the first types of parameters that make a statement of it."""
         for guess in guesses(types):
             rewrite = partial(with_typed_nulls, keys=keys, types=guess)
-            if (found := self._schema_or_none(checked, call, rewrite)) is not None:
+            if (found := self._schema_or_none(query, call, rewrite)) is not None:
                 return found
         raise InvalidStatement(
             "what the statement gives can't be told without the types of its parameters: write ?::TYPE"
         )
 
-    def _schema_or_none(
-        self, checked: Checked, call: Call, rewrite: Rewrite | None = None
-    ) -> pa.Schema | None:
+    def _schema_or_none(self, query: Query, call: Call, rewrite: Rewrite | None = None) -> pa.Schema | None:
         try:
-            return self._schema(checked, call, rewrite)
+            return self._schema(query, call, rewrite)
         except ReplicaError:
             call.check()
             return None
 
-    def _schema(self, checked: Checked, call: Call, rewrite: Rewrite | None = None) -> pa.Schema:
+    def _schema(self, query: Query, call: Call, rewrite: Rewrite | None = None) -> pa.Schema:
         """The schema with nulls for parameters, or as `rewrite` has them."""
         plan: Plan
+        checked = query.checked
         if len(checked.functions) == 1 and checked.functions[0].is_whole_statement:
             (function,) = checked.functions
             if function.name == CHANGES:
                 plan = self._plan_changes(function, None)
                 plan.close()
                 return plan.schema
-        plan = self._plan_query(checked, [], None, call, rewrite, is_run=False)
+        plan = self._plan_query(query, [], None, call, rewrite, is_run=False)
         plan.close()
         return plan.schema
 
@@ -293,7 +325,7 @@ class Planner:
 
     def _plan_query(
         self,
-        checked: Checked,
+        query: Query,
         rows: Sequence[Parameters],
         lineage: UUID | None,
         call: Call,
@@ -305,6 +337,7 @@ class Planner:
 
         One that won't be run waits for nothing.
         """
+        checked = query.checked
         demanding = call if is_run else None
         relations = [
             (
@@ -324,7 +357,14 @@ class Planner:
             sql = _counted(checked, view) or bind_functions(checked, [name for name, _ in relations])
             parameters = _example(checked, rows) if rewrite is None else ()
             planned = rewrite(sql) if rewrite is not None else sql
-            schema = plain_schema(_planned_schema(view, planned, parameters, relations))
+
+            def find_out() -> pa.Schema:
+                return plain_schema(_planned_schema(view, planned, parameters, relations))
+
+            if query.lasting is None or rewrite is not None or (checked.parameter_count and not rows):
+                schema = find_out()
+            else:
+                schema = query.lasting.schemas.recall(view.made_of, _schema_key(call, parameters), find_out)
             return QueryPlan(view, sql, rows, relations, schema, self._queries, self._limits)
         except BaseException:
             view.close()
@@ -403,6 +443,12 @@ def _counted(checked: Checked, view: View) -> str | None:
     count = checked.count
     row_count = None if count is None else view.row_count(count.table)
     return None if count is None or row_count is None else count.answer(row_count)
+
+
+def _schema_key(call: Call, parameters: Parameters) -> Hashable:
+    """What a result's schema depends on besides statement and tables, if only by whether there is one."""
+    values = parameters.values() if isinstance(parameters, Mapping) else parameters
+    return call.options.time_zone, *map(kind_of_value, values)
 
 
 def _planned_schema(

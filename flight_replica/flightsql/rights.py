@@ -57,6 +57,14 @@ class RestrictedService:
     def tables(self) -> Sequence[TableEntry]:
         return [entry for entry in self._service.tables() if entry.name in self._user.read]
 
+    def table_names(self) -> Sequence[str]:
+        return [name for name in self._service.table_names() if name in self._user.read]
+
+    def made_of(self, tables: Sequence[str]) -> Sequence[object] | None:
+        for table in tables:
+            self._check_read(table)
+        return self._service.made_of(tables)
+
     def feed(self, table: str) -> TableFeed:
         self._check_read(table)
         return self._service.feed(table)
@@ -105,8 +113,7 @@ class RestrictedService:
             self._check_rows(parse_dml(sql, self._resolve).table)
 
     def _resolve(self, name: str) -> str | None:
-        names = [entry.name for entry in self.tables()]
-        return next((served for served in names if fold(served) == fold(name)), None)
+        return next((served for served in self.table_names() if fold(served) == fold(name)), None)
 
     def ingest(
         self, table: str, mode: IngestMode, data: pa.RecordBatchReader, ending: Ending | None = None

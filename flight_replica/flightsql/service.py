@@ -107,6 +107,17 @@ class Service(Protocol):
 
     def tables(self) -> Sequence[TableEntry]: ...
 
+    def table_names(self) -> Sequence[str]:
+        """The names that `tables` gives, without a look at each table."""
+        ...
+
+    def made_of(self, tables: Sequence[str]) -> Sequence[object] | None:
+        """What a view's `made_of` would be now; None where that can't be told without one.
+
+        Raises `TableNotFound`.
+        """
+        ...
+
     def feed(self, table: str) -> TableFeed:
         """Raises `TableNotFound`, `Unavailable`."""
         ...

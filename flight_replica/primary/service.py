@@ -89,6 +89,12 @@ class PrimaryService:
     def tables(self) -> Sequence[TableEntry]:
         return [self._entry(record) for record in self.engine.tables]
 
+    def table_names(self) -> Sequence[str]:
+        return [record.name for record in self.engine.tables]
+
+    def made_of(self, tables: Sequence[str]) -> Sequence[object] | None:
+        return None
+
     def _entry(self, record: TableRecord) -> TableEntry:
         base = self.publisher.published(record.id)
         return TableEntry(

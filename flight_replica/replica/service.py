@@ -193,6 +193,14 @@ class ReplicaService:
         published = self._published
         return [_entry(table, published.get(table.name)) for table in self.every_table()]
 
+    def table_names(self) -> Sequence[str]:
+        with self._lock:
+            return sorted(self._tables)
+
+    def made_of(self, tables: Sequence[str]) -> Sequence[object] | None:
+        states = [self.table(name).replica.state for name in tables]
+        return [part for state in states for part in (state.kind, state.schema)]
+
     def feed(self, table: str) -> TableFeed:
         return self.table(table).replica.history
 

@@ -93,16 +93,23 @@ class Opening:
         view = View(self._session, [self._position(name) for name in self._seen], self._held.close)
         for name, state in self._states.items():
             view.offer(name, state.relation(self._seen[name]), self._seen[name].row_count)
+        view.made_of = self._made_of()
         return view
 
+    def _made_of(self) -> Sequence[object] | None:
+        """Kind and schema of each state; None where one has columns that the transaction doesn't see."""
+        parts: list[object] = []
+        for name, state in self._states.items():
+            schema = state.schema
+            if len(schema.columns) != self._seen[name].column_count:
+                return None
+            parts += [state.kind, schema]
+        return parts
+
     def bound(self) -> View:
-        """As `offered`, with all tables bound."""
+        """As `offered`, with all tables bound once a statement is looked at or run."""
         view = self.offered()
-        try:
-            view.take_up(self._states)
-        except BaseException:
-            view.close()
-            raise
+        view.take_up_later()
         return view
 
     def _position(self, name: str) -> TablePosition:

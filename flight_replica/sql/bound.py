@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from flight_replica.errors import InvalidStatement, SchemaMismatch
 from flight_replica.sql.types import DECIMAL_DIGITS_MAX, sql_type
 
-__all__ = ["bound_values"]
+__all__ = ["bound_values", "kind_of_value"]
 
 # Types whose Python values DuckDB reads as just these by itself.
 _PLAIN = frozenset(
@@ -39,6 +39,11 @@ def bound_values(column: pa.ChunkedArray, target: str | None) -> list[object]:
         return _typed(column.to_pylist(), _type_of(column.type), target)
     except (ValueError, OverflowError, pa.ArrowException, duckdb.Error) as error:
         raise InvalidStatement(f"a parameter of type {column.type} can't be bound: {error}") from error
+
+
+def kind_of_value(value: object) -> str:
+    """The same for all values that DuckDB binds as one type."""
+    return str(value.type) if isinstance(value, duckdb.Value) else f"a {type(value).__name__}"
 
 
 def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -16,6 +16,7 @@ from flight_replica.sql.calls import TableFunction, found_functions
 from flight_replica.sql.database import quote
 from flight_replica.sql.guards import guarded
 from flight_replica.sql.plain_count import PlainCount, plain_count
+from flight_replica.sql.row_filters import NONE, RowFilters, row_filters
 from flight_replica.sql.shows import shown
 from flight_replica.sql.statement import Token, kind_of, single, tokens, tree_of
 from flight_replica.sql.walk import Resolve, Scope, Walk
@@ -40,6 +41,7 @@ class Checked:
     parameter_names: tuple[str, ...] = ()  # of $name parameters, in order of appearance
     positions: tuple[tuple[str, str], ...] = ()  # tables whose position it asks for: (as spelled, as served)
     count: PlainCount | None = None  # where it asks for nothing else
+    filters: RowFilters = NONE  # what may be another value without any of this being another
 
 
 def check_select(sql: str, resolve: Resolve) -> Checked:
@@ -88,7 +90,8 @@ def _check_explain(text: str, words: Sequence[Token], resolve: Resolve) -> Check
         replace(call, start=call.start + len(prefix), is_whole_statement=False) for call in checked.functions
     )
     explained = None if checked.count is None else replace(checked.count, prefix=prefix)
-    return replace(checked, sql=prefix + checked.sql, functions=tuple(moved), count=explained)
+    sql = prefix + checked.sql
+    return replace(checked, sql=sql, functions=tuple(moved), count=explained, filters=NONE)
 
 
 def _check_query(text: str, resolve: Resolve) -> Checked:
@@ -96,14 +99,15 @@ def _check_query(text: str, resolve: Resolve) -> Checked:
     walk = Walk(resolve)
     walk.check(statement, Scope())
     count, names = parameters_of(walk)
+    filters = row_filters(text, statement)
     if (safe := guarded(text, statement)) != text:
-        text, statement = safe, tree_of(safe)
+        text, statement, filters = safe, tree_of(safe), NONE
         walk = Walk(resolve)
         walk.check(statement, Scope())
     calls = found_functions(walk, text, statement["node"])
     tables = tuple(walk.tables)
     plain = None if calls else plain_count(statement, tables)
-    return Checked(text, tables, calls, count, names, tuple(walk.positions.items()), plain)
+    return Checked(text, tables, calls, count, names, tuple(walk.positions.items()), plain, filters)
 
 
 def parameters_of(walk: Walk) -> tuple[int, tuple[str, ...]]:

@@ -48,11 +48,16 @@ class View:
         self._planned: tuple[str, Parameters, duckdb.DuckDBPyRelation] | None = None
         self._offered: dict[str, str] = {}  # name -> relation
         self._row_counts: dict[str, int] = {}  # name -> rows of its relation, where they are counted
+        self._takes_up_all = False  # what is still offered is bound by the next statement
         self.positions = tuple(positions)
+        # Objects, compared by identity, that tell all columns of what can be bound; None: not known.
+        # A statement over the same ones has the same result's schema.
+        self.made_of: Sequence[object] | None = None
 
     def bind(self, name: str, relation: str) -> None:
         """Let statements of this view call the SQL query `relation` by `name`."""
         self._row_counts.pop(name, None)
+        self._offered.pop(name, None)
         self._bind(name, relation)
 
     def _bind(self, name: str, relation: str) -> None:
@@ -77,6 +82,15 @@ class View:
     def row_count(self, name: str) -> int | None:
         """How many rows statements find under `name`; None where only a scan would tell."""
         return self._row_counts.get(name)
+
+    def take_up_later(self) -> None:
+        """Bind all that was offered when a statement is planned or run, since one may never be."""
+        self._takes_up_all = True
+
+    def _take_up_all(self) -> None:
+        if self._takes_up_all:
+            self._takes_up_all = False
+            self.take_up(list(self._offered))
 
     def bind_data(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Let statements of this view read Arrow data by `name`; a reader can be read once."""
@@ -105,6 +119,7 @@ class View:
 
         An EXPLAIN is run by this: DuckDB runs it as soon as it is looked at.
         """
+        self._take_up_all()
         with duckdb_errors():
             relation = self._session.sql(sql, params=parameters or None)
             if relation is None:
@@ -140,6 +155,7 @@ class View:
         """
         if self._is_closed:
             raise Closed("the view is closed")
+        self._take_up_all()
         with duckdb_errors():
             return self._relation(sql, parameters).to_arrow_reader(batch_rows)
 

@@ -109,6 +109,12 @@ class MemoryService:
             raise TableNotFound(f"there is no table {name!r}")
         return self.tables_by_name[name]
 
+    def table_names(self) -> Sequence[str]:
+        return [entry.name for entry in self.tables()]
+
+    def made_of(self, tables: Sequence[str]) -> None:
+        return None
+
     def feed(self, table: str) -> OpLog:
         return self._table(table).log
 

@@ -37,6 +37,9 @@ class Behind:
             for name in names
         ]
 
+    def table_names(self) -> list[str]:
+        return [entry.name for entry in self.tables()]
+
     def begin(self, snapshot: object = None) -> Behind:
         return self
 
@@ -53,6 +56,7 @@ Call = Callable[[Any], object]
 TO_A_TABLE: list[Callable[[Any, str], object]] = [
     lambda service, name: service.feed(name),
     lambda service, name: service.open_view([name]),
+    lambda service, name: service.made_of([name]),
     lambda service, name: service.open_view(["orders", name]),
     lambda service, name: service.open_together([name], 2),
     lambda service, name: service.open_view_as_of([name], {}),
