@@ -70,6 +70,10 @@ class MemoryService:
         self.tables_by_name[name] = table
         return table
 
+    def run(self, sql: str) -> None:
+        """Run anything on the stored tables."""
+        self._database.cursor().execute(sql)
+
     def put(self, name: str, rows: pa.Table) -> int:
         """Insert the rows as one commit; its seq."""
         table = self.tables_by_name[name]
@@ -112,8 +116,8 @@ class MemoryService:
     def table_names(self) -> Sequence[str]:
         return [entry.name for entry in self.tables()]
 
-    def made_of(self, tables: Sequence[str]) -> None:
-        return None
+    def made_of(self, tables: Sequence[str]) -> Sequence[object]:
+        return [self._table(name).schema for name in tables]
 
     def feed(self, table: str) -> OpLog:
         return self._table(table).log
@@ -143,6 +147,7 @@ class MemoryService:
         found = [self._table(name) for name in tables]
         view = View(session, [self._position(table) for table in found], self._released)
         self.open_views += 1
+        view.made_of = self.made_of(tables)
         for table in found:
             ((row_count,),) = session.execute(f"SELECT count(*) FROM {table.stored}").fetchall()
             view.offer(table.name, f"SELECT * FROM {table.stored}", row_count)
