@@ -222,6 +222,7 @@ class QueryPlan:
             try:
                 yield
             except Exception:
+                self._view.spoil()
                 call.check()
                 if self._failure is not None:
                     raise self._failure from None

@@ -206,7 +206,7 @@ class ReplicaService:
 
     def open_view(self, tables: Sequence[str]) -> View:
         replicas: dict[str, Replica] = {name: self.table(name).replica for name in tables}
-        return open_view(self._workspace, replicas)
+        return open_view(self._workspace, replicas, is_checked=True)
 
     def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
         return open_views(self._workspace, {name: self.table(name).replica for name in tables}, count)

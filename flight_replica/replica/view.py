@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from flight_replica.position import TablePosition
+from flight_replica.sql.parsed import Parsed
 from flight_replica.sql.view import View
 from flight_replica.state.state import ReplicaState, StateKind, StatePosition
 from flight_replica.state.workspace import Workspace
@@ -15,10 +16,17 @@ if TYPE_CHECKING:
     from flight_replica.replica.replica import Replica
 
 
-def open_view(workspace: Workspace, replicas: Mapping[str, Replica]) -> View:
-    """A view in which each replica's table is bound by its name."""
+_BEGIN = Parsed("BEGIN TRANSACTION READ ONLY")
+
+
+def open_view(workspace: Workspace, replicas: Mapping[str, Replica], *, is_checked: bool = False) -> View:
+    """A view in which each replica's table is bound by its name.
+
+    `is_checked`: its statements only read, as those do that the sandbox let through; then another view may
+    go on with its session.
+    """
     with ExitStack() as undo:
-        opening = undo.enter_context(Opening(workspace, replicas))
+        opening = undo.enter_context(Opening(workspace, replicas, is_checked=is_checked))
         opening.begin()
         undo.pop_all()
     return opening.bound()
@@ -51,9 +59,11 @@ class Opening:
         replicas: Mapping[str, Replica],
         states: Mapping[str, ReplicaState] | None = None,
         release: Callable[[], None] | None = None,
+        *,
+        is_checked: bool = False,
     ) -> None:
         """`states`: what to read instead of a replica's own state, for some tables; `release` is called in
-        the end, and when this raises."""
+        the end, and when this raises. `is_checked`: see `open_view`."""
         self._replicas = replicas
         self._own = dict(states or {})
         self._held = ExitStack()
@@ -67,15 +77,15 @@ class Opening:
                 own = self._own.get(name)
                 self._lags[name] = replica.lag_us() if own is None else -1
                 self._states[name] = own or undo.enter_context(replica.pinned())
-            self._session = workspace.session()
-            undo.callback(self._session.close)
+            self._standing = workspace.standing_sessions.take(replicas) if is_checked else None
+            self._session = workspace.session() if self._standing is None else self._standing.connection
             self._held = undo.pop_all()
 
     def begin(self, like: Opening | None = None) -> None:
         """Take the snapshot; `like` has taken the same one, so that not every position is read again."""
         for state in self._states.values():
             state.settle()
-        self._session.execute("BEGIN TRANSACTION READ ONLY")
+        _BEGIN.run(self._session)
         if like is None or like is self:
             self._seen = {name: state.position(self._session) for name, state in self._states.items()}
             return
@@ -90,7 +100,8 @@ class Opening:
 
     def offered(self) -> View:
         """The view, which holds everything from now on; its tables are bound by `take_up`."""
-        view = View(self._session, [self._position(name) for name in self._seen], self._held.close)
+        positions = [self._position(name) for name in self._seen]
+        view = View(self._session, positions, self._held.close, self._standing)
         for name, state in self._states.items():
             view.offer(name, state.relation(self._seen[name]), self._seen[name].row_count)
         view.made_of = self._made_of()
@@ -121,4 +132,5 @@ class Opening:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._held.close()
+        with self._held:
+            self._session.close()

@@ -16,6 +16,7 @@ from flight_replica.errors import Closed, InvalidStatement, LimitExceeded, Timed
 from flight_replica.position import TablePosition
 from flight_replica.sql.database import literal, quote
 from flight_replica.sql.messages import one_line, passed_limit
+from flight_replica.sql.standing_sessions import StandingSession
 
 BATCH_ROWS = 8192  # rows a batch out of DuckDB; the server cuts by bytes
 
@@ -39,8 +40,11 @@ class View:
         session: duckdb.DuckDBPyConnection,
         positions: Sequence[TablePosition],
         release: Callable[[], None],
+        standing: StandingSession | None = None,
     ) -> None:
+        """`standing`: what `session` is the connection of; it is given back where no statement changed it."""
         self._session = session
+        self._standing = standing
         self._release = release
         self._lock = threading.Lock()
         self._is_closed = False
@@ -61,7 +65,11 @@ class View:
         self._bind(name, relation)
 
     def _bind(self, name: str, relation: str) -> None:
+        bound = self._standing.relations if self._standing is not None else {}
+        if bound.get(name) == relation:
+            return
         self._session.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {relation}")
+        bound[name] = relation
 
     def offer(self, name: str, relation: str, row_count: int | None = None) -> None:
         """As `bind`, but done by `take_up`: most statements read few of many tables.
@@ -92,13 +100,19 @@ class View:
             self._takes_up_all = False
             self.take_up(list(self._offered))
 
+    def spoil(self) -> None:
+        """Let nobody use the session after this view, since it isn't any more what it was."""
+        self._standing = None
+
     def bind_data(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Let statements of this view read Arrow data by `name`; a reader can be read once."""
+        self.spoil()
         self._planned = None  # it may read what had the name before
         self._session.register(name, data)
 
     def set_time_zone(self, zone: str) -> None:
         """Read and show times in this zone (a name that `zone_name` gave), instead of UTC."""
+        self.spoil()
         self._session.execute(f"SET TimeZone = {literal(zone)}")
         self._time_zone = zone
 
@@ -107,6 +121,7 @@ class View:
 
         `names`: as statements spell them -> as the view's positions do.
         """
+        self.spoil()
         at = {position.table: position for position in self.positions}
         seqs = {name: f"{at[table].visible_seq}::UBIGINT" for name, table in names.items()}
         lags = {name: _lag_sql(at[table].lag_us) for name, table in names.items()}
@@ -173,6 +188,7 @@ class View:
         """
         with self._lock:
             if not self._is_closed:
+                self.spoil()  # it may still be on its way when the next statement begins
                 self._session.interrupt()
 
     def close(self) -> None:
@@ -182,7 +198,10 @@ class View:
                 return
             self._is_closed = True
         try:
-            self._session.close()
+            if self._standing is not None:
+                self._standing.give_back()
+            else:
+                self._session.close()
         finally:
             self._release()
 

@@ -24,6 +24,7 @@ from flight_replica.log.source import Op
 from flight_replica.schema import TableSchema
 from flight_replica.sql.bound import bound_values
 from flight_replica.sql.database import literal, quote
+from flight_replica.sql.parsed import Parsed
 from flight_replica.sql.types import equal_key_sql, sql_type
 from flight_replica.state import native_record
 from flight_replica.state.native_files import NativeFile
@@ -60,6 +61,9 @@ class NativeState:
         """`connection` is its own, `database` the name under which `file` is attached."""
         self._connection = connection
         self._database = database
+        self._position = Parsed(
+            f"SELECT seq, commit_time_us, 0, column_count, row_count FROM {database}.position"
+        )
         self.file = file
         self.lineage = record.lineage
         self.schema = record.schema
@@ -230,10 +234,7 @@ class NativeState:
         self._rows = OpRows(schema)
 
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
-        found = session.execute(
-            f"SELECT seq, commit_time_us, 0, column_count, row_count FROM {self._database}.position"
-        ).fetchall()
-        return StatePosition(*found[0])
+        return StatePosition(*self._position.run(session).fetchall()[0])
 
     def relation(self, position: StatePosition) -> str:
         columns = ", ".join(

@@ -18,6 +18,7 @@ from flight_replica.errors import SchemaMismatch
 from flight_replica.keys import KeyCodec
 from flight_replica.log.source import LogSource
 from flight_replica.schema import TableSchema
+from flight_replica.sql.parsed import Parsed
 from flight_replica.sql.types import sql_type
 from flight_replica.state.op_rows import OpRows, column_names, same_key
 from flight_replica.state.state import Row, StatePosition
@@ -44,6 +45,7 @@ class ReplicaTail:
         self._rows = OpRows(schema)
         self.table = f"tail_{number}"
         self._position_table = f"position_{number}"
+        self._position = Parsed(f"SELECT * FROM {self._position_table}")
         self._defaults_table = f"defaults_{number}"
         self._visible_seq = 0
         self._commit_time_us = 0
@@ -187,8 +189,7 @@ class ReplicaTail:
 
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         """Where the transaction open on `session` sees the tail."""
-        found = session.execute(f"SELECT * FROM {self._position_table}").fetchall()
-        return StatePosition(*found[0])
+        return StatePosition(*self._position.run(session).fetchall()[0])
 
     def close(self) -> None:
         for table in (self.table, self._position_table, self._defaults_table):

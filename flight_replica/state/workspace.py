@@ -22,6 +22,7 @@ import duckdb
 from flight_replica.errors import ConfigError
 from flight_replica.folder_lock import FolderLock
 from flight_replica.sql.database import open_database
+from flight_replica.sql.standing_sessions import StandingSessions
 from flight_replica.state.native_files import NativeFolder, SetAside
 
 _log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Workspace:
         except BaseException:
             self._let_go()
             raise
+        self.standing_sessions = StandingSessions(self.session)
 
     def _claim(self) -> FolderLock:
         try:
@@ -147,6 +149,7 @@ class Workspace:
 
     def close(self) -> None:
         """Close the database and let go of the folder. No state or view may be left."""
+        self.standing_sessions.close()
         self.database.close()
         self._let_go()
 
