@@ -23,6 +23,7 @@ BATCH_ROWS = 8192  # rows a batch out of DuckDB; the server cuts by bytes
 # To ask DuckDB takes a query: (time zone, DuckDB type) -> the Arrow field of such a column.
 _arrow_fields: dict[tuple[str, str], pa.Field] = {}
 _TYPES_KEPT = 4096
+_INTERRUPTED = "the statement was interrupted"
 _TYPE_TEXT_MAX = 1000
 
 Parameters = Sequence[object] | Mapping[str, object]
@@ -96,9 +97,13 @@ class View:
         self._takes_up_all = True
 
     def _take_up_all(self) -> None:
-        if self._takes_up_all:
-            self._takes_up_all = False
+        if not self._takes_up_all:
+            return
+        try:
             self.take_up(list(self._offered))
+        except duckdb.InterruptException as error:  # whatever else it raises, the statement isn't to blame
+            raise TimedOut(_INTERRUPTED) from error
+        self._takes_up_all = False
 
     def spoil(self) -> None:
         """Let nobody use the session after this view, since it isn't any more what it was."""
@@ -252,7 +257,7 @@ def duckdb_errors() -> Iterator[None]:
 
 def _as_ours(text: str) -> InvalidStatement | TimedOut | LimitExceeded:
     if text.startswith("INTERRUPT Error"):
-        return TimedOut("the statement was interrupted")
+        return TimedOut(_INTERRUPTED)
     if text.startswith("Out of Memory Error"):
         return LimitExceeded(f"the statement needs more memory than there is: {text}")
     if (told := passed_limit(text)) is not None:
