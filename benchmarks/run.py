@@ -42,7 +42,7 @@ QUICK = {
     "scan": ("--rows", "1000000", "--ops", "0,100000", "--repetitions", "5"),
     "load": ("--rows", "1000000", "--repetitions", "3"),
     "flow": ("--rows", "1000000", "--seconds", "1", "--repetitions", "2"),
-    "small_queries": ("--rows", "300000", "--seconds", "2", "--repetitions", "2"),
+    "small_queries": ("--rows", "300000", "--seconds", "1", "--repetitions", "2"),
     "point_get": ("--rows", "1000000", "--ops", "200000", "--gets", "500"),
     "catch_up": ("--rows", "1000000", "--ops", "1000000", "--repetitions", "1"),
     "restart": ("--rows", "1000000", "--repetitions", "2"),

@@ -88,9 +88,9 @@ def serving_orders(metadata: str, row_count: int) -> Iterator[Served]:
 
 
 @contextmanager
-def running(*arguments: str, until: str = "") -> Iterator[Served]:
+def running(*arguments: str, until: str = "", module: str = "flight_replica") -> Iterator[Served]:
     """A server of the project while the block runs; the block begins when its log has said `until`."""
-    command = [sys.executable, "-m", "flight_replica", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stderr is not None
     lines: list[str] = []
