@@ -42,7 +42,7 @@ QUESTION = "Does anybody notice a hot swap?"
 CLIENTS = 8
 OPS_PER_SECOND = 50_000
 ROUND = 20  # swaps: onto a newer base, from there to a native state, the others by compaction
-PAUSE_SECONDS_MAX = 6.0
+PAUSE_SECONDS_MAX = 5.0
 WHOLE_EVERY = 20  # queries of a client
 NATIVE = "merge on apply"
 
@@ -60,7 +60,7 @@ class Asked:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--swaps", type=int, default=200)
     parser.add_argument(
         "--pace", type=float, default=4.0, help="queries a second of each client; 0: no pause"
