@@ -60,6 +60,8 @@ def _cast_column(values: pa.Array, column: Column) -> pa.Array:
 
 def _cast(values: pa.Array, kind: pa.DataType) -> pa.Array:
     """Raises `pa.ArrowException` when a value would change."""
+    if values.type == kind:
+        return values
     if kind == pa.uuid() and _is_text(values.type):
         return _uuids_from_text(values.cast(pa.string()))
     if pa.types.is_nested(values.type) and values.type != kind:

@@ -32,6 +32,8 @@ class KeyCodec:
     def __init__(self, schema: TableSchema) -> None:
         self._columns = schema.key_columns
         self._widths = tuple(_width(column.type) for column in self._columns)  # None: escaped
+        is_integers = all(pa.types.is_integer(column.type) for column in self._columns)
+        self._integers = tuple(map(_limits, self._columns)) if is_integers else None
 
     def encode(self, columns: Sequence[pa.Array | pa.ChunkedArray]) -> pa.BinaryArray:
         """`pk_bytes` of each row; `columns` are the key columns in key order, of the schema's types.
@@ -69,9 +71,11 @@ class KeyCodec:
         """
         if len(values) != len(self._columns):
             raise SchemaMismatch(f"the key has {len(self._columns)} columns, {len(values)} values were given")
+        if self._integers is not None and (key := _encode_integers(values, self._integers)) is not None:
+            return key
         columns = [_one_value(column, value) for column, value in zip(self._columns, values, strict=True)]
-        key: bytes = self.encode(columns)[0].as_py()
-        return key
+        encoded: bytes = self.encode(columns)[0].as_py()
+        return encoded
 
     def decode(self, keys: pa.BinaryArray) -> list[pa.Array]:
         """The key columns, in key order. Raises `FeedError` for keys that `encode` can't have made."""
@@ -140,6 +144,22 @@ def _one_value(column: Column, value: object) -> pa.Array:
     if is_other_type or (found != value and value == value):  # a NaN is left to `encode`
         raise SchemaMismatch(problem)
     return array
+
+
+def _limits(column: Column) -> tuple[int, int, int]:
+    """The smallest and the largest value of an integer column, and its width in bytes."""
+    limits = np.iinfo(column.type.to_pandas_dtype())
+    return int(limits.min), int(limits.max), column.type.byte_width
+
+
+def _encode_integers(values: Sequence[object], limits: Sequence[tuple[int, int, int]]) -> bytes | None:
+    """As `encode_row`, of plain numbers within their limits; None for anything else."""
+    parts = []
+    for value, (smallest, largest, width) in zip(values, limits, strict=True):
+        if type(value) is not int or not smallest <= value <= largest:
+            return None
+        parts.append((value - smallest).to_bytes(width, "big"))
+    return b"".join(parts)
 
 
 # --- parts of fixed width ---------------------------------------------------------------------------

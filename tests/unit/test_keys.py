@@ -221,6 +221,21 @@ def test_a_value_that_is_not_exactly_of_the_columns_type_is_refused(kind: pa.Dat
         codec(kind).encode_row([value])
 
 
+INTEGERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
+
+
+@pytest.mark.parametrize("kind", INTEGERS, ids=str)
+def test_one_key_of_integers_is_encoded_as_an_array_of_them(kind: pa.DataType) -> None:
+    limits = np.iinfo(kind.to_pandas_dtype())
+    values = [int(limits.min), int(limits.max), 0, 1, int(limits.max) // 3]
+    keys = codec(kind, pa.int16())
+    columns = [pa.array(values, kind), pa.array(range(len(values)), pa.int16())]
+    assert [keys.encode_row([v, n]) for n, v in enumerate(values)] == keys.encode(columns).to_pylist()
+    for beyond in (int(limits.min) - 1, int(limits.max) + 1):
+        with pytest.raises(SchemaMismatch, match="'k0' is "):
+            keys.encode_row([beyond, 0])
+
+
 MALFORMED = [
     ((pa.int64(),), "80000000000000", "row 0, 80000000000000: it ends early"),
     ((pa.int64(),), "800000000000000000", "bytes are left over"),
