@@ -271,9 +271,13 @@ class Replica:
         with self.pinned() as state:
             return state.get(key)
 
-    def view(self) -> View:
-        """This table alone, at one seq from now until the view is closed."""
-        return open_view(self._workspace, {self.table: self})
+    def view(self, key: Sequence[object] | None = None) -> View:
+        """This table alone, at one seq from now until the view is closed.
+
+        With a key (values in key order) no other row is right in it.
+        """
+        keys = {} if key is None else {self.table: key}
+        return open_view(self._workspace, {self.table: self}, keys)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.RecordBatchReader:
         """The rows of any SELECT over the table by its name, from one view, which ends with the reader.

@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
+
+import pyarrow as pa
 
 from flight_replica.position import TablePosition
 from flight_replica.sql.parsed import Parsed
 from flight_replica.sql.view import View
-from flight_replica.state.state import ReplicaState, StateKind, StatePosition
+from flight_replica.state.state import KeyNow, ReplicaState, StateKind, StatePosition
 from flight_replica.state.workspace import Workspace
 
 if TYPE_CHECKING:
     from flight_replica.replica.replica import Replica
 
+Key: TypeAlias = Sequence[object]
+NO_KEYS: Mapping[str, Key] = {}
 
 _BEGIN = Parsed("BEGIN TRANSACTION READ ONLY")
 
 
-def open_view(workspace: Workspace, replicas: Mapping[str, Replica], *, is_checked: bool = False) -> View:
+def open_view(
+    workspace: Workspace,
+    replicas: Mapping[str, Replica],
+    keys: Mapping[str, Key] = NO_KEYS,
+    *,
+    is_checked: bool = False,
+) -> View:
     """A view in which each replica's table is bound by its name.
 
+    Of a table in `keys`, no other row than that of the key (values in key order) is right in it.
     `is_checked`: its statements only read, as those do that the sandbox let through; then another view may
     go on with its session.
     """
     with ExitStack() as undo:
-        opening = undo.enter_context(Opening(workspace, replicas, is_checked=is_checked))
+        opening = undo.enter_context(Opening(workspace, replicas, keys=keys, is_checked=is_checked))
         opening.begin()
         undo.pop_all()
     return opening.bound()
@@ -59,13 +71,16 @@ class Opening:
         replicas: Mapping[str, Replica],
         states: Mapping[str, ReplicaState] | None = None,
         release: Callable[[], None] | None = None,
+        keys: Mapping[str, Key] = NO_KEYS,
         *,
         is_checked: bool = False,
     ) -> None:
         """`states`: what to read instead of a replica's own state, for some tables; `release` is called in
-        the end, and when this raises. `is_checked`: see `open_view`."""
+        the end, and when this raises. `keys`, `is_checked`: see `open_view`."""
         self._replicas = replicas
         self._own = dict(states or {})
+        self._keys = keys
+        self._rows: dict[str, pa.Table] = {}  # of tables whose key is known without the transaction
         self._held = ExitStack()
         self._lags: dict[str, int] = {}
         self._states: dict[str, ReplicaState] = {}
@@ -83,11 +98,19 @@ class Opening:
 
     def begin(self, like: Opening | None = None) -> None:
         """Take the snapshot; `like` has taken the same one, so that not every position is read again."""
-        for state in self._states.values():
-            state.settle()
+        known = {
+            name: state.key_now(self._keys[name])
+            for name, state in self._states.items()
+            if name in self._keys
+        }
+        for name, state in self._states.items():
+            if name not in known:
+                state.settle()
         _BEGIN.run(self._session)
         if like is None or like is self:
             self._seen = {name: state.position(self._session) for name, state in self._states.items()}
+            for name, now in known.items():
+                self._take(name, now)
             return
         self._seen = like._seen
         # The first read of a database fixes what is seen of it; native states have one each, others share.
@@ -98,12 +121,27 @@ class Opening:
         for state in kinds.values():
             state.position(self._session)
 
+    def _take(self, name: str, now: KeyNow) -> None:
+        """Show the table as of `now`, unless the transaction sees a newer one."""
+        seen = self._seen[name]
+        if now.visible_seq < seen.visible_seq:
+            return
+        seen = replace(seen, visible_seq=now.visible_seq, commit_time_us=now.commit_time_us, row_count=None)
+        if now.rows is not None:
+            self._rows[name] = now.rows
+            seen = replace(seen, column_count=now.rows.num_columns)  # one may just have been added
+        self._seen[name] = seen
+
     def offered(self) -> View:
         """The view, which holds everything from now on; its tables are bound by `take_up`."""
         positions = [self._position(name) for name in self._seen]
         view = View(self._session, positions, self._held.close, self._standing)
-        for name, state in self._states.items():
-            view.offer(name, state.relation(self._seen[name]), self._seen[name].row_count)
+        for number, (name, state) in enumerate(self._states.items()):
+            rows = None
+            if name in self._rows:
+                rows = f"$key_{number}"
+                view.bind_data(rows, self._rows[name])
+            view.offer(name, state.relation(self._seen[name], rows), self._seen[name].row_count)
         view.made_of = self._made_of()
         return view
 

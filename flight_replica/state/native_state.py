@@ -31,7 +31,7 @@ from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
 from flight_replica.state.op_rows import OpRows, column_names, having_keys_of
 from flight_replica.state.recent_ops import RecentOps
-from flight_replica.state.state import Row, StateKind, StatePosition
+from flight_replica.state.state import KeyNow, Row, StateKind, StatePosition
 from flight_replica.state.writing import registered, transaction
 
 _log = logging.getLogger(__name__)
@@ -237,22 +237,32 @@ class NativeState:
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         return StatePosition(*self._position.run(session).fetchall()[0])
 
-    def relation(self, position: StatePosition) -> str:
-        columns = ", ".join(
-            f"c{number} AS {quote(column.name)}"
-            for number, column in enumerate(self.schema.columns[: position.column_count])
+    def relation(self, position: StatePosition, rows: str | None = None) -> str:
+        columns = self.schema.columns[: position.column_count]
+        if rows is None:
+            names = ", ".join(f"c{number} AS {quote(column.name)}" for number, column in enumerate(columns))
+            return f"SELECT {names} FROM {self._database}.rows"
+        typed = ", ".join(
+            f"c{number}::{sql_type(column.type)} AS {quote(column.name)}"
+            for number, column in enumerate(columns)
         )
-        return f"SELECT {columns} FROM {self._database}.rows"
+        return f"SELECT {typed} FROM {quote(rows)}"
+
+    def key_now(self, key: Sequence[object]) -> KeyNow:
+        at, op = self._recent.find(self._keys.encode_row(key))
+        if op is None:
+            return KeyNow(*at, None)
+        columns = self._rows.conformed(op).columns[HEAD_COLUMNS:]
+        names = [f"c{number}" for number in range(len(columns))]
+        return KeyNow(*at, pa.table(columns, names).slice(0, 0 if _is_delete(op) else 1))
 
     def get(self, key: Sequence[object]) -> Row | None:
-        place = self._recent.find(self._keys.encode_row(key))
-        if place is None:
+        _, op = self._recent.find(self._keys.encode_row(key))
+        if op is None:
             return self._get_from_table(key)
-        batch, number = place
-        op = self._rows.conformed(batch.slice(number, 1))
-        if op.column(1)[0].as_py() == Op.DELETE:
+        if _is_delete(op):
             return None
-        values = (column[0].as_py() for column in op.columns[HEAD_COLUMNS:])
+        values = (column[0].as_py() for column in self._rows.conformed(op).columns[HEAD_COLUMNS:])
         return dict(zip(self.schema.names, values, strict=True))
 
     def _get_from_table(self, key: Sequence[object]) -> Row | None:
@@ -279,6 +289,11 @@ class NativeState:
         self._connection.execute(f"DETACH {self._database}")
         self._connection.close()
         self.file.let_go()
+
+
+def _is_delete(op: pa.RecordBatch) -> bool:
+    """Of a batch of one op."""
+    return bool(op.column(1)[0].as_py() == Op.DELETE)
 
 
 def reopen_native(

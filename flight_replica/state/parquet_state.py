@@ -23,7 +23,7 @@ from flight_replica.schema import TableSchema
 from flight_replica.sql.database import quote
 from flight_replica.state.base_files import BaseFiles
 from flight_replica.state.op_rows import column_names, same_key
-from flight_replica.state.state import Row, StateKind, StatePosition
+from flight_replica.state.state import KeyNow, Row, StateKind, StatePosition
 from flight_replica.state.tail import ReplicaTail, key_row, one_row
 from flight_replica.state.touched_files import TouchedFiles
 
@@ -123,6 +123,9 @@ class ParquetState:
     def settle(self) -> None:
         """Nothing waits."""
 
+    def key_now(self, key: Sequence[object]) -> KeyNow:
+        return KeyNow(self.visible_seq, self.commit_time_us, None)
+
     def add_columns(self, schema: TableSchema) -> None:
         self._tail.add_columns(schema)
         self.snapshot = replace(self.snapshot, schema=schema)
@@ -130,7 +133,8 @@ class ParquetState:
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         return self._tail.position(session)
 
-    def relation(self, position: StatePosition) -> str:
+    def relation(self, position: StatePosition, rows: str | None = None) -> str:
+        assert rows is None, "no key is known without a transaction"
         columns = ", ".join(
             f"c{number} AS {quote(column.name)}"
             for number, column in enumerate(self.schema.columns[: position.column_count])

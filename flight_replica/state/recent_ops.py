@@ -102,7 +102,9 @@ class RecentOps:
             self.through, self.commit_time_us = through, commit_time_us
             self._taken = through
 
-    def find(self, key: bytes) -> Place | None:
-        """Where the newest op of a key is, None where it isn't here."""
+    def find(self, key: bytes) -> tuple[tuple[int, int], pa.RecordBatch | None]:
+        """`through` and its commit's time (µs), and a key's newest op by then; None where that isn't here."""
         with self._lock:
-            return self._places.get(key)
+            place = self._places.get(key)
+            at = self.through, self.commit_time_us
+        return at, None if place is None else place[0].slice(place[1], 1)

@@ -39,6 +39,15 @@ class StatePosition:
     row_count: int | None = None  # of the table; None where only a scan would tell
 
 
+@dataclass(frozen=True, slots=True)
+class KeyNow:
+    """What is known of one key without a transaction, at `visible_seq`."""
+
+    visible_seq: int
+    commit_time_us: int  # of visible_seq; 0 unknown
+    rows: pa.Table | None  # its row or none, internal columns; None: what a transaction sees that begins now
+
+
 class ReplicaState(Protocol):
     """One table at one seq, growing by `apply`. One writer; readers, each in its own transaction."""
 
@@ -100,12 +109,19 @@ class ReplicaState(Protocol):
         """Go on with `schema`, which appends columns to the present one; older rows have their defaults."""
         ...
 
+    def key_now(self, key: Sequence[object]) -> KeyNow:
+        """One key (values in key order) at `visible_seq`. Raises `SchemaMismatch`."""
+        ...
+
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         """Where the transaction open on `session` sees this state."""
         ...
 
-    def relation(self, position: StatePosition) -> str:
-        """The table as an SQL query, to be run in the transaction that gave `position`."""
+    def relation(self, position: StatePosition, rows: str | None = None) -> str:
+        """The table as an SQL query, to be run in the transaction that gave `position`.
+
+        `rows`: what `KeyNow.rows` is called in SQL, to be read in the place of the table.
+        """
         ...
 
     def get(self, key: Sequence[object]) -> Row | None:

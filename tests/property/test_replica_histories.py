@@ -11,7 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ from flight_replica.replica.reopened import reopened
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaStats
 from flight_replica.schema import Column, TableSchema
+from flight_replica.sql.database import quote
+from flight_replica.sql.types import equal_key_sql, sql_type
 from flight_replica.sql.view import View
 from flight_replica.state import recent_ops
 from flight_replica.state.state import StateKind
@@ -311,13 +313,26 @@ class ReplicaHistories(RuleBasedStateMachine):
         seq = replica.visible_seq
         assert seq in self.primary.commit_ends
         expected = self.primary.rows_at(seq, schema)
-        for row in expected.slice(0, 2).to_pylist():
-            assert replica.get(*(row[name] for name in schema.primary_key)) == row
-        for key in self._deleted(seq):
-            assert replica.get(*key) is None
+        for number, row in enumerate(expected.slice(0, 2).to_pylist()):
+            key = [row[name] for name in schema.primary_key]
+            assert replica.get(*key) == row
+            self._assert_found(key, expected.slice(number, 1))
+        for gone in self._deleted(seq):
+            assert replica.get(*gone) is None
+            self._assert_found(gone, expected.slice(0, 0))
         self.steps += 1
         if self.steps % 3:  # else what waits in memory goes on waiting
             assert_same(sorted_by_key(replica.query("SELECT * FROM t").read_all(), schema), expected)
+
+    def _assert_found(self, key: Sequence[object], expected: pa.Table) -> None:
+        """Who asks for one key by query finds it at the seq that is shown."""
+        terms = " AND ".join(
+            equal_key_sql(quote(column.name), f"${number}::{sql_type(column.type)}", column.type)
+            for number, column in enumerate(self.replica.schema.key_columns, start=1)
+        )
+        with self.replica.view(key) as view:
+            assert view.positions[0].visible_seq == self.replica.visible_seq
+            assert_same(view.execute(f"SELECT * FROM t WHERE {terms}", list(key)).read_all(), expected)
 
     def _deleted(self, seq: int) -> list[tuple[object, ...]]:
         """Two keys that were deleted last, as of `seq`."""

@@ -82,7 +82,7 @@ def test_what_is_written_is_kept_up_to_a_limit(state: NativeState, monkeypatch: 
     for seq in range(2, 12):
         state.apply(op_batch(ID_V, [(seq, *put(seq % 5, seq))]), seq)
         state.settle()
-    found = {key for key in range(10) if state._recent.find(state._keys.encode_row([key])) is not None}
+    found = {key for key in range(10) if state.key_now([key]).rows is not None}
     assert found == {9 % 5, 10 % 5, 11 % 5}
     expected = {key: max((seq for seq in range(2, 12) if seq % 5 == key), default=0) for key in range(10)}
     assert {key: (state.get([key]) or {})["v"] for key in range(10)} == expected
