@@ -28,6 +28,7 @@ from flight_replica.log.op_log import OpLog
 from flight_replica.position import TablePosition
 from flight_replica.schema import TableSchema
 from flight_replica.sql.database import open_database
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.view import View
 from tests import samples
 
@@ -95,7 +96,7 @@ class FeedService:
         except KeyError:
             raise TableNotFound(f"there is no table {table!r}") from None
 
-    def open_view(self, tables: Sequence[str]) -> View:
+    def open_view(self, tables: Sequence[str], keys: Keys = NO_KEYS) -> View:
         if tables:
             raise Unavailable("rows aren't served here, feeds are")
         session = self._database.cursor()

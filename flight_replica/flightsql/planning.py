@@ -50,6 +50,7 @@ from flight_replica.log.wire import LINEAGE_HEADER
 from flight_replica.position import Demand
 from flight_replica.sql.bound import kind_of_value
 from flight_replica.sql.dml import parse_ddl, parse_dml
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.known_texts import KnownText, KnownTexts
 from flight_replica.sql.names import plain
 from flight_replica.sql.parameter_types import guesses, with_typed_nulls
@@ -346,7 +347,7 @@ class Planner:
             )
             for number, function in enumerate(checked.functions)
         ]
-        view = self._open_view(checked, demanding)
+        view = self._open_view(checked, demanding, rows)
         try:
             if checked.positions:
                 view.define_positions(dict(checked.positions))
@@ -371,15 +372,18 @@ class Planner:
             call.check()  # what it was interrupted for, not that it was
             raise
 
-    def _open_view(self, checked: Checked, call: Call | None) -> View:
-        """A view that is as fresh as the call demands; to look at a statement (None) any will do."""
+    def _open_view(self, checked: Checked, call: Call | None, rows: Sequence[Parameters]) -> View:
+        """A view that is as fresh as the call demands; to look at a statement (None) any will do.
+
+        `rows`: the parameters of each run.
+        """
         tables = self._tables_read(checked)
         if call is None:
             return self._service.open_view(tables)
         options = call.options
         demands = [demand for demand in self._demands(checked, options) if demand.table in tables]
         as_of = options.as_of_seq.of(tables, self._served, "as_of_seq") if options.as_of_seq else {}
-        return self._reads.open_view(self._service, tables, demands, as_of, call)
+        return self._reads.open_view(self._service, tables, demands, as_of, call, _keys_read(checked, rows))
 
     def _served(self, name: str) -> str:
         served = self._resolve(name)
@@ -425,6 +429,15 @@ class Planner:
             if spelled is not None:
                 names[self._resolve(spelled) or spelled] = None
         return list(names)
+
+
+def _keys_read(checked: Checked, rows: Sequence[Parameters]) -> Keys:
+    """The values that all rows have that the statement reads, where it is run once."""
+    if checked.key is None or len(rows) != 1:
+        return NO_KEYS
+    (row,) = rows
+    bound = row if isinstance(row, Mapping) else {str(n): value for n, value in enumerate(row, start=1)}
+    return {checked.key.table: checked.key.bound(bound)}
 
 
 def _tables_named(checked: Checked) -> Sequence[str]:

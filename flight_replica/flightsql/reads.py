@@ -16,6 +16,7 @@ from flight_replica.flightsql.pins import PinnedViews, Pins, open_all
 from flight_replica.flightsql.service import Service
 from flight_replica.flightsql.waits import Waits
 from flight_replica.position import Demand, TablePosition
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.view import View
 
 __all__ = ["Reads"]
@@ -36,8 +37,11 @@ class Reads:
         demands: Sequence[Demand],
         as_of: Mapping[str, int],
         call: Call,
+        keys: Keys = NO_KEYS,
     ) -> View:
         """The view that a call's statement over `tables` reads; `as_of` gives some tables an older seq.
+
+        `keys`: as for `Service.open_view`.
 
         Raises `Unavailable` where a demand isn't met in time, `InvalidStatement` for a seq that isn't held
         or isn't the pinned one, `LimitExceeded`, `Conflict`.
@@ -49,7 +53,7 @@ class Reads:
         elif as_of:
             view = service.open_view_as_of(tables, as_of)
         else:
-            view = self._waits.open_view(service, tables, demands, options.wait_timeout_ms, call)
+            view = self._waits.open_view(service, tables, demands, options.wait_timeout_ms, call, keys)
         # A pin is made by name and shows just that moment; else a transaction sees what it has changed.
         if call.transaction is not None and options.pin is None and not as_of:
             try:

@@ -22,6 +22,7 @@ from flight_replica.flightsql.users import User
 from flight_replica.log.feed import TableFeed
 from flight_replica.position import Demand, TablePosition
 from flight_replica.sql.dml import AddColumn, CreateTable, parse_ddl, parse_dml
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.statement import fold, kind_of, single
 from flight_replica.sql.view import View
 
@@ -69,10 +70,10 @@ class RestrictedService:
         self._check_read(table)
         return self._service.feed(table)
 
-    def open_view(self, tables: Sequence[str]) -> View:
+    def open_view(self, tables: Sequence[str], keys: Keys = NO_KEYS) -> View:
         for table in tables:
             self._check_read(table)
-        return self._service.open_view(tables)
+        return self._service.open_view(tables, keys)
 
     def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
         for table in tables:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from flight_replica.log.feed import TableFeed
 from flight_replica.position import Demand, TablePosition
 from flight_replica.schema import TableSchema
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.view import View
 
 
@@ -122,8 +123,11 @@ class Service(Protocol):
         """Raises `TableNotFound`, `Unavailable`."""
         ...
 
-    def open_view(self, tables: Sequence[str]) -> View:
-        """A view in which each of `tables` is bound by its name. Raises `TableNotFound`, `Unavailable`."""
+    def open_view(self, tables: Sequence[str], keys: Keys = NO_KEYS) -> View:
+        """A view in which each of `tables` is bound by its name. Raises `TableNotFound`, `Unavailable`.
+
+        Of a table in `keys`, only rows with these values need to be right: column, in small letters -> value.
+        """
         ...
 
     def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:

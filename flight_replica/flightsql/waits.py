@@ -19,6 +19,7 @@ from flight_replica.flightsql.observing import Phase
 from flight_replica.flightsql.options import ReadOptions, Resolve
 from flight_replica.flightsql.service import Service
 from flight_replica.position import Demand, TablePosition
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.view import View
 
 __all__ = ["Waits", "demands_of"]
@@ -54,14 +55,15 @@ class Waits:
         demands: Sequence[Demand],
         timeout_ms: float,
         call: Call,
+        keys: Keys = NO_KEYS,
     ) -> View:
-        """A view of `tables` that meets `demands`.
+        """A view of `tables` that meets `demands`; `keys` as for `Service.open_view`.
 
         Raises `Unavailable` with the position reached when the time is up, or when too many wait.
         """
 
         def look() -> tuple[View, Sequence[TablePosition]]:
-            view = service.open_view(tables)
+            view = service.open_view(tables, keys)
             return view, view.positions
 
         return self._until_met(service, look, View.close, demands, timeout_ms, call)

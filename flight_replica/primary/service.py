@@ -22,6 +22,7 @@ from flight_replica.primary.retention import Retention
 from flight_replica.primary.settings import PrimarySettings
 from flight_replica.primary.store import TableRecord
 from flight_replica.sql.database import check_database
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.memory import DatabaseMemory, database_memory
 from flight_replica.sql.view import View
 
@@ -112,7 +113,7 @@ class PrimaryService:
     def feed(self, table: str) -> TableFeed:
         return self.engine.feed(table)
 
-    def open_view(self, tables: Sequence[str]) -> View:
+    def open_view(self, tables: Sequence[str], keys: Keys = NO_KEYS) -> View:
         session = self.engine.session()
         session.execute("BEGIN TRANSACTION READ ONLY")
         (view,) = self._views([session], tables)

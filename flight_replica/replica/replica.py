@@ -274,9 +274,10 @@ class Replica:
     def view(self, key: Sequence[object] | None = None) -> View:
         """This table alone, at one seq from now until the view is closed.
 
-        With a key (values in key order) no other row is right in it.
+        With a key (values in key order) no other row needs to be right in it.
         """
-        keys = {} if key is None else {self.table: key}
+        names = (name.lower() for name in self.schema.primary_key)
+        keys = {} if key is None else {self.table: dict(zip(names, key, strict=True))}
         return open_view(self._workspace, {self.table: self}, keys)
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.RecordBatchReader:

@@ -39,6 +39,7 @@ from flight_replica.replica.upstream import Upstream
 from flight_replica.replica.view import open_view, open_views
 from flight_replica.replica.waits import wait_for
 from flight_replica.sql.database import check_database
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.memory import DatabaseMemory, database_memory
 from flight_replica.sql.view import View
 from flight_replica.state.workspace import Workspace
@@ -204,9 +205,9 @@ class ReplicaService:
     def feed(self, table: str) -> TableFeed:
         return self.table(table).replica.history
 
-    def open_view(self, tables: Sequence[str]) -> View:
+    def open_view(self, tables: Sequence[str], keys: Keys = NO_KEYS) -> View:
         replicas: dict[str, Replica] = {name: self.table(name).replica for name in tables}
-        return open_view(self._workspace, replicas, is_checked=True)
+        return open_view(self._workspace, replicas, keys, is_checked=True)
 
     def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
         return open_views(self._workspace, {name: self.table(name).replica for name in tables}, count)

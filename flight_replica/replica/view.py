@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from flight_replica.position import TablePosition
+from flight_replica.sql.key_filter import NO_KEYS, Keys, key_in
 from flight_replica.sql.parsed import Parsed
 from flight_replica.sql.view import View
 from flight_replica.state.state import KeyNow, ReplicaState, StateKind, StatePosition
@@ -18,24 +19,20 @@ from flight_replica.state.workspace import Workspace
 if TYPE_CHECKING:
     from flight_replica.replica.replica import Replica
 
-Key: TypeAlias = Sequence[object]
-NO_KEYS: Mapping[str, Key] = {}
-
 _BEGIN = Parsed("BEGIN TRANSACTION READ ONLY")
 
 
 def open_view(
     workspace: Workspace,
     replicas: Mapping[str, Replica],
-    keys: Mapping[str, Key] = NO_KEYS,
+    keys: Keys = NO_KEYS,
     *,
     is_checked: bool = False,
 ) -> View:
     """A view in which each replica's table is bound by its name.
 
-    Of a table in `keys`, no other row than that of the key (values in key order) is right in it.
-    `is_checked`: its statements only read, as those do that the sandbox let through; then another view may
-    go on with its session.
+    Of a table in `keys`, only rows with these values need to be right. `is_checked`: its statements only
+    read, as those do that the sandbox let through; then another view may go on with its session.
     """
     with ExitStack() as undo:
         opening = undo.enter_context(Opening(workspace, replicas, keys=keys, is_checked=is_checked))
@@ -71,7 +68,7 @@ class Opening:
         replicas: Mapping[str, Replica],
         states: Mapping[str, ReplicaState] | None = None,
         release: Callable[[], None] | None = None,
-        keys: Mapping[str, Key] = NO_KEYS,
+        keys: Keys = NO_KEYS,
         *,
         is_checked: bool = False,
     ) -> None:
@@ -98,11 +95,7 @@ class Opening:
 
     def begin(self, like: Opening | None = None) -> None:
         """Take the snapshot; `like` has taken the same one, so that not every position is read again."""
-        known = {
-            name: state.key_now(self._keys[name])
-            for name, state in self._states.items()
-            if name in self._keys
-        }
+        known = self._known()
         for name, state in self._states.items():
             if name not in known:
                 state.settle()
@@ -120,6 +113,15 @@ class Opening:
         }
         for state in kinds.values():
             state.position(self._session)
+
+    def _known(self) -> dict[str, KeyNow]:
+        """What is known of tables of which one key is read."""
+        found = {}
+        for name, values in self._keys.items():
+            key = key_in(values, self._states[name].schema)
+            if key is not None:
+                found[name] = self._states[name].key_now(key)
+        return found
 
     def _take(self, name: str, now: KeyNow) -> None:
         """Show the table as of `now`, unless the transaction sees a newer one."""

@@ -84,6 +84,7 @@ class KnownText:
     checked: Checked
     names: tuple[tuple[str, str | None], ...]  # what the check asked: name as spelled -> served table
     free: tuple[int, ...] = ()  # which of the text's numbers may be others, by their order
+    places: tuple[int, ...] = ()  # where each of these stands in the statement
     start: int = 0  # characters in front of the statement in its text
     end: int = 0  # … and behind it
     schemas: Facts[pa.Schema] = field(default_factory=Facts)  # of its rows
@@ -101,7 +102,13 @@ class KnownText:
         """The checked statement of `text`, which is the pattern but for free numbers."""
         if not self.free:
             return self.checked
-        return replace(self.checked, sql=text[self.start : len(text) - self.end])
+        key = self.checked.key
+        if key is not None:
+            numbers = _NUMBER.findall(text)
+            key = key.at(
+                {place: int(numbers[index]) for place, index in zip(self.places, self.free, strict=True)}
+            )
+        return replace(self.checked, sql=text[self.start : len(text) - self.end], key=key)
 
 
 class KnownTexts:
@@ -165,13 +172,14 @@ def _pattern(text: str, checked: Checked, names: tuple[tuple[str, str | None], .
     start = text.index(checked.sql)
     places = {start + place for place in checked.filters.numbers}
     pieces = _NUMBER.split(text)
-    free, at = [], 0
+    free, at = {}, 0
     for index in range(0, len(pieces) - 1, 2):
         at += len(pieces[index])
         if at in places and _stands_alone(pieces, index):
-            free.append(index // 2)
+            free[index // 2] = at - start
         at += len(pieces[index + 1])
-    return KnownText(checked, names, tuple(free), start, len(text) - start - len(checked.sql))
+    end = len(text) - start - len(checked.sql)
+    return KnownText(checked, names, tuple(free), tuple(free.values()), start, end)
 
 
 def _stands_alone(pieces: list[str], index: int) -> bool:

@@ -15,6 +15,7 @@ from flight_replica.errors import InvalidStatement, NotAllowed, ReadOnly
 from flight_replica.sql.calls import TableFunction, found_functions
 from flight_replica.sql.database import quote
 from flight_replica.sql.guards import guarded
+from flight_replica.sql.key_filter import KeyFilter, key_filter
 from flight_replica.sql.plain_count import PlainCount, plain_count
 from flight_replica.sql.row_filters import NONE, RowFilters, row_filters
 from flight_replica.sql.shows import shown
@@ -41,6 +42,7 @@ class Checked:
     parameter_names: tuple[str, ...] = ()  # of $name parameters, in order of appearance
     positions: tuple[tuple[str, str], ...] = ()  # tables whose position it asks for: (as spelled, as served)
     count: PlainCount | None = None  # where it asks for nothing else
+    key: KeyFilter | None = None  # what it demands of the columns of its table, where that is one
     filters: RowFilters = NONE  # what may be another value without any of this being another
 
 
@@ -107,7 +109,8 @@ def _check_query(text: str, resolve: Resolve) -> Checked:
     calls = found_functions(walk, text, statement["node"])
     tables = tuple(walk.tables)
     plain = None if calls else plain_count(statement, tables)
-    return Checked(text, tables, calls, count, names, tuple(walk.positions.items()), plain, filters)
+    key = None if calls else key_filter(statement, tables)
+    return Checked(text, tables, calls, count, names, tuple(walk.positions.items()), plain, key, filters)
 
 
 def parameters_of(walk: Walk) -> tuple[int, tuple[str, ...]]:

@@ -22,6 +22,7 @@ from flight_replica.position import Demand, TablePosition
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import open_database, quote
 from flight_replica.sql.dml import parse_dml, retarget
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.types import sql_type
 from flight_replica.sql.view import View
 
@@ -122,7 +123,7 @@ class MemoryService:
     def feed(self, table: str) -> OpLog:
         return self._table(table).log
 
-    def open_view(self, tables: Sequence[str]) -> View:
+    def open_view(self, tables: Sequence[str], keys: Keys = NO_KEYS) -> View:
         with self._lock:
             return self._open_view(tables)
 

@@ -10,6 +10,7 @@ from flight_replica.flightsql.service import TableEntry
 from flight_replica.log.op_log import OpLog
 from flight_replica.position import TablePosition
 from flight_replica.sql.database import open_database
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.view import View
 
 
@@ -38,7 +39,7 @@ class FeedService:
             raise TableNotFound(f"no table {table!r}")
         return self._log
 
-    def open_view(self, tables: Sequence[str]) -> View:
+    def open_view(self, tables: Sequence[str], keys: Keys = NO_KEYS) -> View:
         session = self._database.cursor()
         session.execute("BEGIN TRANSACTION READ ONLY")
         return View(session, [], lambda: None)

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from flight_replica.errors import Closed, InvalidStatement, TimedOut
@@ -15,6 +16,8 @@ from flight_replica.replica.replica import Replica
 from flight_replica.replica.view import open_view, open_views
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.view import View
+from flight_replica.state.native_state import NativeState
+from flight_replica.state.state import KeyNow
 from flight_replica.state.workspace import Workspace
 from tests.bases import LINEAGE, SmallTable, assert_same, delete, put, sorted_by_key
 
@@ -259,3 +262,45 @@ def test_columns_that_differ_only_by_case_are_numbered_in_sql(workspace: Workspa
     assert replica.query("SELECT * FROM t").read_all().to_pylist() == [{"id": 1, "ID_1": 2, "seq": "x"}]
     assert replica.get(1) == {"id": 1, "ID": 2, "seq": "x"}
     replica.close()
+
+
+def test_a_view_for_one_key_leaves_what_waits_and_shows_it(replica: Replica, primary: SmallTable) -> None:
+    replica.merge_on_apply()
+    state = replica.state
+    assert isinstance(state, NativeState)
+    primary.commit(put(1, 100), delete(2), put(9, 90))
+    replica.advance()
+    for key in (1, 2, 3, 9, 10):
+        with replica.view((key,)) as view:
+            assert [at.visible_seq for at in view.positions] == [primary.seq]
+            found = view.execute(f"SELECT * FROM t WHERE id = {key}").read_all()
+            expected = primary.rows_at(primary.seq)
+            assert_same(found, expected.filter(pc.equal(expected["id"], key)))
+    assert state._recent.is_waiting
+    with replica.view() as view:
+        assert_shows(view, primary, primary.seq)
+    assert not state._recent.is_waiting
+
+
+def test_a_view_for_one_key_is_as_new_as_the_table_where_that_is_newer(
+    replica: Replica, primary: SmallTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is known of the key is looked up first; ops may be written before the transaction begins."""
+    replica.merge_on_apply()
+    state = replica.state
+    assert isinstance(state, NativeState)
+    primary.commit(put(1, 100))
+    replica.advance()
+    key_now = state.key_now
+
+    def slow_key_now(key: Sequence[object]) -> KeyNow:
+        found = key_now(key)
+        primary.commit(put(1, 101))
+        replica.advance()
+        state.settle()
+        return found
+
+    monkeypatch.setattr(state, "key_now", slow_key_now)
+    with replica.view((1,)) as view:
+        assert [at.visible_seq for at in view.positions] == [primary.seq]
+        assert view.execute("SELECT v FROM t WHERE id = 1").read_all()["v"].to_pylist() == [101]

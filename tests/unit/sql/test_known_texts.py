@@ -92,7 +92,8 @@ def checked(text: str) -> Checked | None:
 def told(found: Checked) -> tuple[object, ...]:
     """All that is said of a statement, but for where its numbers stand."""
     places = len(found.filters.numbers), found.filters.has_all_parameters
-    return found.sql, found.tables, found.functions, found.parameter_count, found.positions, places
+    key = None if found.key is None else (found.key.table, found.key.bound({"1": "bound"}))
+    return found.sql, found.tables, found.functions, found.parameter_count, found.positions, places, key
 
 
 @pytest.mark.parametrize("template", FREE + FIXED + COMMENTED)
