@@ -7,7 +7,7 @@ afterwards is `Changes`. Dropping the object after a ROLLBACK undoes everything 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -122,22 +122,29 @@ class WriteTransaction:
         self._tables[record.name.casefold()] = record
         return record
 
-    def flush(self, now_us: int) -> Changes:
-        """Write what was logged; commit times never go back within a table."""
+    def flush(self, clock_us: Callable[[], int]) -> Changes:
+        """Write what was logged; commit times never go back within a table.
+
+        The time is taken as late as can be, when all but the ends of the commits is written.
+        """
         assert not self._logged, "ops were logged after the last commit's end"
         written = [record for record in self.tables if record.id in self.changes.commits]
-        time_us = max([now_us, *(record.commit_time_us for record in written)])
+        for record in written:
+            self._write_ops(record, self.changes.commits[record.id])
+        time_us = max([clock_us(), *(record.commit_time_us for record in written)])
         self.changes.commit_time_us = time_us
         for record in written:
-            self._write_ops(record, self.changes.commits[record.id], time_us)
+            self._write_ends(record, self.changes.commits[record.id], time_us)
             moved = self._keep(replace(record, commit_time_us=time_us))
             store.save_position(self.connection, moved)
             self.changes.records[record.id] = moved
         return self.changes
 
-    def _write_ops(self, record: TableRecord, commits: list[Commit], time_us: int) -> None:
+    def _write_ops(self, record: TableRecord, commits: list[Commit]) -> None:
         with self.data("$ops", pa.Table.from_batches([commit.ops for commit in commits])) as ops:
             self.connection.execute(f"INSERT INTO {record.ops} SELECT * FROM {ops} ORDER BY 1")
+
+    def _write_ends(self, record: TableRecord, commits: list[Commit], time_us: int) -> None:
         ends = pa.table({"through": pa.array([commit.through for commit in commits], pa.uint64())})
         with self.data("$ends", ends) as relation:
             self.connection.execute(f"INSERT INTO {record.commits} SELECT through, {time_us} FROM {relation}")

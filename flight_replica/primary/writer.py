@@ -173,7 +173,7 @@ class Writer:
             for write in group:
                 results.append(self._work(write, transaction))
                 transaction.end_commit()
-            changes = transaction.flush(self._clock_us())
+            changes = transaction.flush(self._clock_us)
             with self.committing:
                 self._connection.execute("COMMIT")
         except BaseException:

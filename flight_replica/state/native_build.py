@@ -65,6 +65,8 @@ class NativeBuild:
                         record, at = self._copy(connection)
                 finally:
                     self._set_connection(None)
+                if self._is_given_up:  # an interrupt that comes between two statements is lost
+                    raise Closed("a native state was given up just when it was made")
                 return NativeState(connection, self._name, self._file, record, at, is_checked=True)
         except duckdb.InterruptException as error:
             self._file.let_go()

@@ -66,7 +66,7 @@ def test_an_error_of_the_service_has_its_code_in_every_call(
     service: MemoryService,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def fail(tables: object) -> None:
+    def fail(*_: object) -> None:
         raise error
 
     monkeypatch.setattr(service, "open_view", fail)
@@ -198,7 +198,7 @@ def test_a_text_travels_once_and_is_one_line(bare: BareGrpc) -> None:
 def test_directories_of_the_server_are_cut_out_of_texts(
     bare: BareGrpc, service: MemoryService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(tables: object) -> None:
+    def fail(*_: object) -> None:
         raise BaseError("base file '/srv/my data/t/part-1.parquet': No magic bytes found")
 
     monkeypatch.setattr(service, "open_view", fail)

@@ -407,7 +407,7 @@ def test_a_put_says_its_count_and_runs_once(raw: RawClient, service: MemoryServi
 def test_a_table_that_is_not_ready_is_unavailable(
     raw: RawClient, service: MemoryService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(tables: object) -> None:
+    def refuse(*_: object) -> None:
         raise Unavailable("table 'orders' is loading")
 
     monkeypatch.setattr(service, "open_view", refuse)
@@ -418,7 +418,7 @@ def test_a_table_that_is_not_ready_is_unavailable(
 def test_an_error_that_is_not_ours_is_told_by_an_id_and_logged(
     raw: RawClient, service: MemoryService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(tables: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("a secret path /etc")
 
     monkeypatch.setattr(service, "open_view", fail)

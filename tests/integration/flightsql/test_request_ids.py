@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -97,7 +98,7 @@ def test_an_id_that_would_spoil_a_line_is_replaced(client: RawClient, replies: R
 def test_an_error_that_only_the_log_explains_names_the_call(
     client: RawClient, service: MemoryService, lines: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(tables: object) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("two\nlines")
 
     monkeypatch.setattr(service, "open_view", fail)
@@ -120,9 +121,9 @@ def test_lines_of_calls_that_overlap_have_the_id_of_their_own_call(
         logger.info("sent rows=%d", batch.num_rows)
         return fitted(plan, batch)
 
-    def open_view(tables: Sequence[str]) -> object:
+    def open_view(*arguments: Any) -> object:
         logger.info("planned")
-        return planned(tables)
+        return planned(*arguments)
 
     monkeypatch.setattr(QueryPlan, "_sent", sent)
     monkeypatch.setattr(service, "open_view", open_view)
