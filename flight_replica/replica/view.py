@@ -143,7 +143,8 @@ class Opening:
             if name in self._rows:
                 rows = f"$key_{number}"
                 view.bind_data(rows, self._rows[name])
-            view.offer(name, state.relation(self._seen[name], rows), self._seen[name].row_count)
+            relation = state.relation(self._seen[name], rows, view.own_session)
+            view.offer(name, relation, self._seen[name].row_count)
         view.made_of = self._made_of()
         return view
 

@@ -109,6 +109,11 @@ class View:
         """Let nobody use the session after this view, since it isn't any more what it was."""
         self._standing = None
 
+    def own_session(self) -> duckdb.DuckDBPyConnection:
+        """The session, for what is bound to it for this view alone."""
+        self.spoil()
+        return self._session
+
     def bind_data(self, name: str, data: pa.Table | pa.RecordBatchReader) -> None:
         """Let statements of this view read Arrow data by `name`; a reader can be read once."""
         self.spoil()

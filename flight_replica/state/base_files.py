@@ -6,7 +6,7 @@ taken by their position in the file, since DuckDB can't tell names apart that di
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -79,6 +79,32 @@ class BaseFiles:
                 scans.append(_scan(group, places, columns, default))
         return " UNION ALL ".join(scans) or None
 
+    def relation_without(
+        self, hidden: Collection[int], bitmaps: str, columns: Sequence[Column], default: Callable[[str], str]
+    ) -> str | None:
+        """As `relation`, of the files `hidden`, without the rows whose bit is set.
+
+        `bitmaps` is a table of one row with a bitmap a file, `b0, b1, …`, in which deleted rows are set too.
+        """
+        scans = []
+        for group in self._groups:
+            places = [place for place, number in enumerate(group.numbers) if number in hidden]
+            if places:
+                terms, source = _parts(group, places, columns, default)
+                listed = ", ".join(f"b{group.numbers[place]}" for place in places)
+                # A list, since DuckDB would copy a bitmap that stands alone for every 2048 rows.
+                scans.append(
+                    f"SELECT {terms} FROM {source}, (SELECT [{listed}] FROM {bitmaps}) h(bits) "
+                    "WHERE get_bit(h.bits[f.file_index::BIGINT + 1], f.file_row_number::INTEGER) = 0"
+                )
+        return " UNION ALL ".join(scans) or None
+
+    def keys_of(self, number: int, columns: Sequence[Column], key: str) -> str:
+        """A query of the internal column `key` and the number of each row of a file, deleted ones too."""
+        group = next(group for group in self._groups if number in group.numbers)
+        terms, source = _parts(group, [group.numbers.index(number)], columns, lambda _: "NULL")
+        return f"SELECT {key}, row FROM (SELECT {terms}, f.file_row_number AS row FROM {source})"
+
     def close(self) -> None:
         for group in self._groups:
             if group.deleted_table is not None:
@@ -100,6 +126,23 @@ def _scan(
     group: FileGroup, places: Sequence[int], columns: Sequence[Column], default: Callable[[str], str]
 ) -> str:
     """The rows of the group's files at `places`."""
+    terms, source = _parts(group, places, columns, default)
+    if group.deleted_table is None:
+        return f"SELECT {terms} FROM {source}"
+    return (
+        f"SELECT {terms} FROM {source} "
+        f"ANTI JOIN {_deleted(group.deleted_table, places, len(group.files))} d "
+        "ON (d.file = f.file_index AND d.row = f.file_row_number)"
+    )
+
+
+def _parts(
+    group: FileGroup, places: Sequence[int], columns: Sequence[Column], default: Callable[[str], str]
+) -> tuple[str, str]:
+    """What is selected, and the files that it comes from, under the name `f`.
+
+    DuckDB's own counters are reached by that name: a column of the file may be called as they are.
+    """
     held = set(group.files[0].columns)
     physical = [f"p{number}" for number in range(len(group.layout))]
     terms = []
@@ -107,14 +150,7 @@ def _scan(
         value = _value(group.layout, column) if column.name in held else default(f"c{number}")
         terms.append(f"{value} AS c{number}")
     paths = ", ".join(literal(group.files[place].path) for place in places)
-    if group.deleted_table is None:
-        return f"SELECT {', '.join(terms)} FROM read_parquet([{paths}]) f({', '.join(physical)})"
-    # Outside the alias, a column of the file may have the name of DuckDB's own counters.
-    return (
-        f"SELECT {', '.join(terms)} FROM read_parquet([{paths}]) f({', '.join(physical)}) "
-        f"ANTI JOIN {_deleted(group.deleted_table, places, len(group.files))} d "
-        "ON (d.file = f.file_index AND d.row = f.file_row_number)"
-    )
+    return ", ".join(terms), f"read_parquet([{paths}]) f({', '.join(physical)})"
 
 
 def _deleted(table: str, places: Sequence[int], file_count: int) -> str:

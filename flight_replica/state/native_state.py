@@ -31,7 +31,7 @@ from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
 from flight_replica.state.op_rows import OpRows, column_names, having_keys_of
 from flight_replica.state.recent_ops import RecentOps
-from flight_replica.state.state import KeyNow, Row, StateKind, StatePosition
+from flight_replica.state.state import KeyNow, Row, Session, StateKind, StatePosition
 from flight_replica.state.writing import registered, transaction
 
 _log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class NativeState:
         self._connection = connection
         self._database = database
         self._position = Parsed(
-            f"SELECT seq, commit_time_us, 0, column_count, row_count FROM {database}.position"
+            f"SELECT seq, commit_time_us, 0, column_count, 0, row_count FROM {database}.position"
         )
         self.file = file
         self.lineage = record.lineage
@@ -237,7 +237,9 @@ class NativeState:
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         return StatePosition(*self._position.run(session).fetchall()[0])
 
-    def relation(self, position: StatePosition, rows: str | None = None) -> str:
+    def relation(
+        self, position: StatePosition, rows: str | None = None, own_session: Session | None = None
+    ) -> str:
         columns = self.schema.columns[: position.column_count]
         if rows is None:
             names = ", ".join(f"c{number} AS {quote(column.name)}" for number, column in enumerate(columns))

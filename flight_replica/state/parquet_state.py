@@ -23,7 +23,8 @@ from flight_replica.schema import TableSchema
 from flight_replica.sql.database import quote
 from flight_replica.state.base_files import BaseFiles
 from flight_replica.state.op_rows import column_names, same_key
-from flight_replica.state.state import KeyNow, Row, StateKind, StatePosition
+from flight_replica.state.row_bits import RowBits
+from flight_replica.state.state import KeyNow, Row, Session, StateKind, StatePosition
 from flight_replica.state.tail import ReplicaTail, key_row, one_row
 from flight_replica.state.touched_files import TouchedFiles
 
@@ -48,6 +49,7 @@ class ParquetState:
             tail = ReplicaTail(database, number, snapshot.schema, self._touched.note)
             self._tail = undo.enter_context(closing(tail))
             self._tail.seed_visible_seq(snapshot.base_seq, snapshot.commit_time_us)
+            self._bits = RowBits(number, tail.table, self.snapshot.files, snapshot.schema)
             self._owned = undo.pop_all()  # ended by `close`, or at once when something above fails
 
     @property
@@ -133,27 +135,42 @@ class ParquetState:
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         return self._tail.position(session)
 
-    def relation(self, position: StatePosition, rows: str | None = None) -> str:
+    def relation(
+        self, position: StatePosition, rows: str | None = None, own_session: Session | None = None
+    ) -> str:
         assert rows is None, "no key is known without a transaction"
         columns = ", ".join(
             f"c{number} AS {quote(column.name)}"
             for number, column in enumerate(self.schema.columns[: position.column_count])
         )
-        return f"SELECT {columns} FROM ({self._merged(position)})"
+        return f"SELECT {columns} FROM ({self._merged(position, own_session)})"
 
-    def _merged(self, position: StatePosition) -> str:
+    def _merged(self, position: StatePosition, own_session: Session | None) -> str:
         """Base and tail as one relation of the internal columns."""
         columns = self.schema.columns[: position.column_count]
+        default = self._tail.default
         touched = self._touched.numbers if position.tail_rows else frozenset()
-        clean = self._files.relation(columns, self._tail.default, lambda number: number not in touched)
-        changed = self._files.relation(columns, self._tail.default, lambda number: number in touched)
-        names = ", ".join(column_names(self.schema)[: position.column_count])
-        parts = [clean] if clean is not None else []
-        if changed is not None:
-            parts.append(self._without_tail(changed))
-        if position.tail_rows or not parts:
+        hidden = None
+        if touched and own_session is not None:
+            hidden = self._bits.hidden(own_session, position, sorted(touched), self._scan_of_keys)
+        known = hidden.bits_by_file.keys() if hidden is not None else frozenset[int]()
+        parts = [
+            self._files.relation(columns, default, lambda number: number not in touched),
+            self._files.relation_without(known, hidden.name, columns, default)
+            if hidden is not None
+            else None,
+        ]
+        joined = self._files.relation(columns, default, lambda number: number in touched - known)
+        if joined is not None:
+            parts.append(self._without_tail(joined))
+        if position.tail_rows or not any(parts):
+            names = ", ".join(column_names(self.schema)[: position.column_count])
             parts.append(f"SELECT {names} FROM {self._tail.table} WHERE NOT dead")
-        return " UNION ALL ".join(parts)
+        return " UNION ALL ".join(filter(None, parts))
+
+    def _scan_of_keys(self, number: int) -> str:
+        key = f"c{self.schema.names.index(self.schema.primary_key[0])}"
+        return self._files.keys_of(number, self.schema.columns, key)
 
     def _without_tail(self, base: str) -> str:
         """The rows of `base` that no newer op has replaced or deleted."""
@@ -167,7 +184,7 @@ class ParquetState:
         with closing(self._connection.cursor()) as session:
             session.register("wanted", wanted)
             session.execute("BEGIN TRANSACTION READ ONLY")
-            merged = self._merged(self.position(session))
+            merged = self._merged(self.position(session), lambda: session)
             found = session.sql(
                 f"SELECT m.* FROM ({merged}) m, wanted w WHERE {same_key(self.schema, 'm', 'w')}"
             ).to_arrow_table()

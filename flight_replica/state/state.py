@@ -7,7 +7,7 @@ apart. Kinds: `parquet_state.py` (merge on read).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -19,6 +19,7 @@ import pyarrow as pa
 from flight_replica.schema import TableSchema
 
 Row = dict[str, object]  # column name -> value
+Session = Callable[[], duckdb.DuckDBPyConnection]
 
 
 class StateKind(StrEnum):
@@ -36,6 +37,7 @@ class StatePosition:
     commit_time_us: int  # of visible_seq; 0 unknown
     tail_rows: int  # keys in the tail, tombstones included
     column_count: int  # columns of the table; a column may be added while the transaction is open
+    tail_version: int = 0  # grows with every change of the tail
     row_count: int | None = None  # of the table; None where only a scan would tell
 
 
@@ -117,10 +119,14 @@ class ReplicaState(Protocol):
         """Where the transaction open on `session` sees this state."""
         ...
 
-    def relation(self, position: StatePosition, rows: str | None = None) -> str:
+    def relation(
+        self, position: StatePosition, rows: str | None = None, own_session: Session | None = None
+    ) -> str:
         """The table as an SQL query, to be run in the transaction that gave `position`.
 
         `rows`: what `KeyNow.rows` is called in SQL, to be read in the place of the table.
+        `own_session`: gives the session that it will be run in, by which it may become cheaper. What it reads
+        is bound there then, so nobody else may go on with that session.
         """
         ...
 

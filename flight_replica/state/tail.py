@@ -1,7 +1,7 @@
 """`ReplicaTail`: the ops after a base, newest op per key, in one DuckDB table.
 
-Columns of `tail_N`: `seq`, `dead` (a tombstone), then the table's columns as `c0, c1, …` (op_rows.py). A key
-stands once. `position_N` holds the tail's position.
+Columns of `tail_N`: `seq`, `dead` (a tombstone), `version` (which apply it came with), then the table's
+columns as `c0, c1, …` (op_rows.py). A key stands once. `position_N` holds the tail's position.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ class ReplicaTail:
         self._visible_seq = 0
         self._commit_time_us = 0
         self._ops_applied = 0
+        self._version = 0  # counts the applies that brought rows
         self.bytes_applied = 0
         try:
             with transaction(self._connection):
@@ -61,12 +62,12 @@ class ReplicaTail:
     def _create(self) -> None:
         types = [f"c{number} {sql_type(c.type)}" for number, c in enumerate(self.schema.columns)]
         run = self._connection.execute
-        run(f"CREATE TABLE {self.table} (seq UBIGINT, dead BOOLEAN, {', '.join(types)})")
+        run(f"CREATE TABLE {self.table} (seq UBIGINT, dead BOOLEAN, version UBIGINT, {', '.join(types)})")
         run(
             f"CREATE TABLE {self._position_table} "
-            "(seq UBIGINT, commit_time_us BIGINT, row_count BIGINT, column_count BIGINT)"
+            "(seq UBIGINT, commit_time_us BIGINT, row_count BIGINT, column_count BIGINT, version UBIGINT)"
         )
-        run(f"INSERT INTO {self._position_table} VALUES (0, 0, 0, {len(types)})")
+        run(f"INSERT INTO {self._position_table} VALUES (0, 0, 0, {len(types)}, 0)")
         run(f"CREATE TABLE {self._defaults_table} ({', '.join(types)})")
         self._write_defaults(self.schema)
 
@@ -118,11 +119,14 @@ class ReplicaTail:
         rows = self._rows.newest(ops)
         self._on_rows(rows)
         with transaction(self._connection):
-            added = self._replace(rows) if len(rows) else 0
+            version = self._version + (1 if len(rows) else 0)
+            added = self._replace(rows, version) if len(rows) else 0
             self._connection.execute(
-                f"UPDATE {self._position_table} SET seq = ?, commit_time_us = ?, row_count = row_count + ?",
-                [newest, commit_time_us, added],
+                f"UPDATE {self._position_table} SET seq = ?, commit_time_us = ?, row_count = row_count + ?, "
+                "version = ?",
+                [newest, commit_time_us, added, version],
             )
+        self._version = version
         self._visible_seq = newest
         self._commit_time_us = commit_time_us
         self._ops_applied += len(ops)
@@ -140,13 +144,15 @@ class ReplicaTail:
         keep[known] = False
         return ops.filter(pa.array(keep))
 
-    def _replace(self, rows: pa.RecordBatch) -> int:
+    def _replace(self, rows: pa.RecordBatch, version: int) -> int:
         """Put `rows` in place of those with their keys; how many keys are new."""
         with registered(self._connection, rows) as name:
             replaced = self._connection.execute(
                 f"DELETE FROM {self.table} t USING {name} n WHERE {same_key(self.schema, 't', 'n')}"
             ).fetchall()[0][0]
-            self._connection.execute(f"INSERT INTO {self.table} SELECT * FROM {name}")
+            self._connection.execute(
+                f"INSERT INTO {self.table} SELECT seq, dead, {version}, * EXCLUDE (seq, dead) FROM {name}"
+            )
         return len(rows) - int(replaced)
 
     def advance(self, source: LogSource) -> None:
@@ -166,7 +172,7 @@ class ReplicaTail:
             return False, None
         if found["dead"][0].as_py():
             return True, None
-        return True, one_row(found.drop_columns(["seq", "dead"]), self.schema)
+        return True, one_row(found.drop_columns(["seq", "dead", "version"]), self.schema)
 
     def add_columns(self, schema: TableSchema) -> None:
         """Go on under `schema`, which appends columns; rows already here get their defaults."""

@@ -39,7 +39,7 @@ from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import quote
 from flight_replica.sql.types import equal_key_sql, sql_type
 from flight_replica.sql.view import View
-from flight_replica.state import recent_ops
+from flight_replica.state import recent_ops, row_bits
 from flight_replica.state.state import StateKind
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, Change, Fault, FaultyLog, SmallTable, assert_same, delete, put, sorted_by_key
@@ -362,6 +362,11 @@ class ReplicaHistories(RuleBasedStateMachine):
         found = [(record.seq, record.op, record.pk_bytes) for record in batch.records()]
         model = self.primary.model.as_of(batch.mark.through)
         assert found == [(r.seq, r.op, r.pk_bytes) for r in model.ops if r.seq > history.low_water]
+
+
+@pytest.fixture(autouse=True)
+def bitmaps_of_small_files_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(row_bits, "ROWS_MIN", 0)
 
 
 def run(examples: int, steps: int) -> None:

@@ -160,7 +160,8 @@ def test_a_wrong_statement_is_an_error_and_the_view_lives_on(replica: Replica, p
 
 @pytest.mark.statement(44)
 @pytest.mark.parametrize(
-    "sql", ["INSERT INTO tail_1 VALUES (9, false, 9, 9)", "DELETE FROM position_1", "CREATE TABLE x (i INT)"]
+    "sql",
+    ["INSERT INTO tail_1 VALUES (9, false, 9, 9, 9)", "DELETE FROM position_1", "CREATE TABLE x (i INT)"],
 )
 def test_nothing_can_be_written_through_a_view(replica: Replica, primary: SmallTable, sql: str) -> None:
     with replica.view() as view, pytest.raises(InvalidStatement, match="read-only"):
