@@ -55,8 +55,9 @@ class NativeBuild:
         self._is_given_up = False
 
     def run(self) -> NativeState:
-        """The state. Raises `Closed` after `interrupt`, and `duckdb.Error`; nothing is left then."""
+        """The state. Raises `Closed` after `interrupt`, `Unavailable`, `duckdb.Error`; nothing is left then."""
         try:
+            self._source.settle()
             with attached(self._database, self._name, self._file) as connection:
                 _tell_progress(connection)
                 self._set_connection(connection)
