@@ -55,7 +55,7 @@ class NativeBuild:
         self._is_given_up = False
 
     def run(self) -> NativeState:
-        """The state. Raises `Closed` after `interrupt`, `Unavailable`, `duckdb.Error`; nothing is left then."""
+        """The state. Raises `Closed` after `interrupt`, `Unavailable`, `duckdb.Error`."""
         try:
             self._source.settle()
             with attached(self._database, self._name, self._file) as connection:
