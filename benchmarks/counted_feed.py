@@ -168,6 +168,12 @@ class _Service:
             )
         ]
 
+    def table_names(self) -> Sequence[str]:
+        return [TABLE]
+
+    def made_of(self, tables: Sequence[str]) -> Sequence[object] | None:
+        return None
+
     def feed(self, table: str) -> OpLog:
         if table != TABLE:
             raise TableNotFound(f"there is no table {table!r}")

@@ -21,8 +21,8 @@ from flight_replica.base.iceberg import BASE_SEQ_PROPERTY, LINEAGE_PROPERTY, SCH
 from flight_replica.demo_orders import orders
 from flight_replica.errors import Unavailable
 
-BUILD_SECONDS_MAX = 900
-WAIT_SECONDS_MAX = 300
+BUILD_SECONDS_MAX = 300
+WAIT_SECONDS_MAX = 120
 LISTEN = ("--listen", "127.0.0.1:0")
 ADMIN_LISTEN = ("--admin-listen", "127.0.0.1:0")
 _FILE_ROWS = 1_000_000

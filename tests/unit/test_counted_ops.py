@@ -1,4 +1,4 @@
-"""The formulas that benchmarks hold answers against, compared with the rows that the ops make."""
+"""The formulas that benchmarks hold answers against, compared with the rows that the ops make; their feed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from benchmarks.counted_feed import counted_feed
 from benchmarks.counted_ops import ONE, WHOLE, CountedOps
 from benchmarks.orders_table import SEED
 from flight_replica.demo_orders import orders
+from flight_replica.log.feed_client import Endpoint, FeedClient, changes_sql
 
 OP_COUNT = 150
 
@@ -47,3 +49,13 @@ def _take(row_by_id: dict[int, dict[str, Any]], op: dict[str, Any]) -> None:
 
 def test_of_100_ops_60_are_updates_25_inserts_and_15_deletes() -> None:
     assert CountedOps(1000).counts(1100) == (60, 25, 15)
+
+
+def test_the_feed_of_benchmarks_lists_its_table_and_has_the_ops_that_were_asked_for() -> None:
+    with counted_feed(20, None) as feed, FeedClient(Endpoint(feed.uri)) as client:
+        seq, _ = feed.add(50)
+        assert client.query("SELECT table_name, high_water FROM merutable_tables()").to_pydict() == {
+            "table_name": ["orders"],
+            "high_water": [seq],
+        }
+        assert client.query(changes_sql("orders", 0))["seq"].to_pylist() == list(range(1, 51))
