@@ -6,9 +6,10 @@ That it shows the model's table under any history: property/test_replica_histori
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import duckdb
@@ -275,3 +276,15 @@ def test_close_leaves_no_database_and_no_file(workspace: Workspace, tmp_path: Pa
     names = workspace.database.execute("SELECT database_name FROM duckdb_databases()").fetchall()
     assert not [name for (name,) in names if name.startswith("native")]
     assert not list((workspace.directory / "native").rglob("*.duckdb*"))
+
+
+def test_a_point_query_reads_one_row_group(workspace: Workspace, tmp_path: Path) -> None:
+    ids = pa.array(range(300_000), pa.int64())
+    with native_state(base_of(ID_V, tmp_path, ids, ids), workspace) as state:
+        state.apply(op_batch(ID_V, [(2, *put(5, 0)), (3, *delete(290_000))]), 3)
+        state.settle()
+        with closing(workspace.session()) as session:
+            sql = f"SELECT * FROM ({state.relation(state.position(session))}) WHERE id = 150000"
+            (plan,) = session.execute(f"EXPLAIN ANALYZE {sql}").fetchall()
+            read, of_all = re.findall(r"Row Groups Scanned: (\d+) / (\d+)", plan[1])[0]
+    assert (int(read), int(of_all) > 2) == (1, True)
