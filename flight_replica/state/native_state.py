@@ -109,8 +109,10 @@ class NativeState:
     def stand_on(self, base_seq: int, base_version: int) -> None:
         """Take a newer base whose ops are all applied already: nothing but its name changes."""
         assert base_seq <= self.visible_seq, f"base at {base_seq}, applied through {self.visible_seq}"
-        with self._folding, transaction(self._connection):
-            native_record.write_base(self._connection, self._database, base_seq, base_version)
+        with self._folding:
+            self._fold()  # so that a later process finds no base that is newer than the rows
+            with transaction(self._connection):
+                native_record.write_base(self._connection, self._database, base_seq, base_version)
         self.base_seq, self.base_version = base_seq, base_version
 
     def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
@@ -210,6 +212,11 @@ class NativeState:
             self.file.condemn(reason)
 
     def add_columns(self, schema: TableSchema) -> None:
+        with self._folding:  # what waits is written either without the columns, or with their defaults
+            self._widen_table(schema)
+            self._take_schema(schema)
+
+    def _widen_table(self, schema: TableSchema) -> None:
         added = list(enumerate(schema.columns))[len(self.schema.columns) :]
         defaults = pa.RecordBatch.from_arrays(
             [
@@ -221,15 +228,14 @@ class NativeState:
             [f"c{number}" for number, _ in added],
         )
         run = self._connection.execute
-        with (
-            self._folding,
-            transaction(self._connection),
-            registered(self._connection, defaults) as name,
-        ):
+        with transaction(self._connection), registered(self._connection, defaults) as name:
             for number, column in added:
                 run(f"ALTER TABLE {self._database}.rows ADD COLUMN c{number} {sql_type(column.type)}")
                 run(f"UPDATE {self._database}.rows SET c{number} = (SELECT c{number} FROM {name})")
             native_record.write_schema(self._connection, self._database, schema)
+
+    def _take_schema(self, schema: TableSchema) -> None:
+        """Go on with what the table has now."""
         self.schema = schema
         self._rows = OpRows(schema)
         self._lookup = KeyLookup(schema, f"{self._database}.rows")
@@ -264,8 +270,9 @@ class NativeState:
             return self._get_from_table(key)
         if _is_delete(op):
             return None
-        values = (column[0].as_py() for column in self._rows.conformed(op).columns[HEAD_COLUMNS:])
-        return dict(zip(self.schema.names, values, strict=True))
+        rows = self._rows  # columns may be added at any time
+        values = (column[0].as_py() for column in rows.conformed(op).columns[HEAD_COLUMNS:])
+        return dict(zip(rows.schema.names, values, strict=True))
 
     def _get_from_table(self, key: Sequence[object]) -> Row | None:
         with closing(self._connection.cursor()) as session:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from flight_replica.schema import Column, TableSchema
+from flight_replica.state import native_state as native_state_module
 from flight_replica.state import recent_ops
 from flight_replica.state.native_state import NativeState
+from flight_replica.state.op_rows import OpRows
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, delete, op_batch, put
 from tests.unit.state.test_native_state import base_of, native_state
@@ -131,3 +134,34 @@ def test_no_reader_sees_a_key_older_than_another_was(
         running = [threads.submit(task) for task in (read_keys, read_keys, read_all)]
         threads.submit(write).result()
         assert all(task.result() for task in running)
+
+
+def test_ops_that_wait_while_a_column_is_added_are_written_with_its_default(
+    state: NativeState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has them written meanwhile finds the table with the column, or without it."""
+    wider = TableSchema((*ID_V.columns, Column("w", pa.int64(), default=42)), ("id",))
+    state.apply(op_batch(ID_V, [(2, *put(5, 5))]), 2)
+    with ThreadPoolExecutor(1) as other:
+
+        def op_rows(schema: TableSchema) -> OpRows:
+            settled = other.submit(state.settle)
+            wait([settled], 0.1)  # it has to wait itself; if it doesn't, it gets far enough
+            begun.append(settled)
+            return OpRows(schema)
+
+        begun: list[Future[None]] = []
+        monkeypatch.setattr(native_state_module, "OpRows", op_rows)
+        state.add_columns(wider)
+        (settled,) = begun
+        settled.result()
+    assert state._get_from_table([5]) == {"id": 5, "v": 5, "w": 42}
+    assert state.get([5]) == {"id": 5, "v": 5, "w": 42}
+
+
+def test_a_later_process_finds_no_base_that_is_newer_than_the_rows(
+    state: NativeState, workspace: Workspace
+) -> None:
+    state.apply(op_batch(ID_V, [(2, *put(1, 7))]), 2)
+    state.stand_on(2, 9)
+    assert written(state, workspace, 1) == (2, 7)
