@@ -297,8 +297,10 @@ class Planner:
     def _schema_or_none(self, query: Query, call: Call, rewrite: Rewrite | None = None) -> pa.Schema | None:
         try:
             return self._schema(query, call, rewrite)
-        except ReplicaError:
+        except ReplicaError as error:
             call.check()
+            if error.retryable:  # it isn't the statement that is wrong
+                raise
             return None
 
     def _schema(self, query: Query, call: Call, rewrite: Rewrite | None = None) -> pa.Schema:

@@ -40,7 +40,12 @@ class Follower:
         self._replica = replica
         self._on_trouble = on_trouble
         self._lock = threading.Lock()
-        self._troubles = {"feed": "", "base": "", "state": ""}  # what is wrong with each, empty: nothing
+        self._troubles = {
+            "feed": "",
+            "base": "",
+            "state": "",
+            "fold": "",
+        }  # what is wrong with each, empty: nothing
         self._base_backoff = Backoff(BackoffConfig(first_seconds=1.0, max_seconds=60.0))
         self._stop = threading.Event()
         self._rebase_wanted = threading.Event()
@@ -58,7 +63,7 @@ class Follower:
             thread.start()
 
     def close(self) -> None:
-        """End both threads; the replica's sources are ended with them."""
+        """End the threads; the replica's sources are ended with them."""
         self._stop.set()
         self._resumed.set()
         self._rebase_wanted.set()
@@ -169,8 +174,11 @@ class Follower:
                 return
             except Exception as error:  # the next turn tries again, and what comes is refused when much waits
                 _log.warning("folding failed table=%s error=%s", self._replica.table, error)
+                self._say(str(error), "fold")
                 if self._replica.wants_examining:
                     self._rebase_wanted.set()
+            else:
+                self._say("", "fold")
 
     # --- newer bases ------------------------------------------------------------------------------
 

@@ -151,10 +151,11 @@ def not_caught_up(replica: Replica, state: ReplicaState, cause: LogGap | None) -
 def replay(history: OpLog, state: ReplicaState, commit_bytes_max: int) -> None:
     """Apply every whole commit that `history` has received after the state's seq. Raises `LogGap`."""
     commits = CommitBuffer(commit_bytes_max, state.visible_seq)
-    widen(state, history.schema)
     position = state.visible_seq
+    widen(state, history.schema)
     while position < history.newest_seq:
         batch = history.read_received(position, READ_BYTES)
+        widen(state, history.schema)  # columns may be added while it is read
         position = batch.mark.through
         if (whole := commits.add(batch)) is not None:
             state.apply(whole.ops, whole.through, whole.commit_time_us)

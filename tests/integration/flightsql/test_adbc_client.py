@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from typing import NoReturn
 
 import adbc_driver_flightsql.dbapi as adbc
 import adbc_driver_manager
@@ -13,6 +14,7 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from flight_replica._pb import feed_pb2
+from flight_replica.errors import Unavailable
 from flight_replica.flightsql.server import FlightSqlServer
 from tests.integration.flightsql.clients import wait_until
 from tests.integration.flightsql.memory_service import MemoryService
@@ -110,6 +112,17 @@ def test_ingestion_into_another_catalog_or_schema_is_refused(connection: adbc.Co
     for wrong in ({"catalog_name": "other"}, {"db_schema_name": "other"}):
         with connection.cursor() as cursor, pytest.raises(adbc.ProgrammingError, match="'other', only"):
             cursor.adbc_ingest("orders", rows, mode="append", **wrong)
+
+
+def test_a_statement_is_not_to_blame_for_a_table_that_cannot_be_read_yet(
+    cursor: adbc.Cursor, service: MemoryService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise Unavailable("table 'orders' is loading")
+
+    monkeypatch.setattr(service, "open_view", refuse)
+    with pytest.raises(adbc.OperationalError, match=r"'orders' is loading .*Unavailable"):
+        cursor.adbc_prepare("SELECT item FROM orders WHERE id = ?")
 
 
 def test_a_replica_refuses_writes_at_prepare_with_its_reason(

@@ -9,10 +9,19 @@ from uuid import UUID
 import pyarrow as pa
 import pytest
 
-from flight_replica.errors import BaseNotUsable, Closed, FeedError, LineageChanged, LogGap, TableNotFound
+from flight_replica.errors import (
+    BaseNotUsable,
+    Closed,
+    FeedError,
+    LineageChanged,
+    LogGap,
+    TableNotFound,
+    Unavailable,
+)
 from flight_replica.log.in_process import InProcessLogSource
 from flight_replica.log.no_log import NoLog
 from flight_replica.log.source import OpStream
+from flight_replica.replica import follower as follower_module
 from flight_replica.replica.follower import Follower
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaSettings
@@ -233,3 +242,21 @@ def test_close_ends_following(primary: SmallTable, workspace: Workspace) -> None
     with following(primary, workspace) as (_, follower, _):
         pass
     assert isinstance(follower.end_reason, Closed)
+
+
+def test_that_the_newest_rows_cannot_be_written_is_told_until_they_are(
+    primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries are refused meanwhile, so whoever asks for the table's state has to hear of it."""
+    monkeypatch.setattr(follower_module, "FOLD_SECONDS", 0.01)
+    is_full = [True]
+
+    def settle() -> None:
+        if is_full:
+            raise Unavailable("the newest rows can't be written")
+
+    with following(primary, workspace) as (replica, _, troubles):
+        monkeypatch.setattr(replica, "settle", settle)
+        until(lambda: troubles == ["the newest rows can't be written"], "the trouble is told")
+        is_full.clear()
+        until(lambda: troubles[-1] == "", "that it is over is told")

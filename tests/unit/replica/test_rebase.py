@@ -17,6 +17,8 @@ import pyarrow as pa
 import pytest
 
 from flight_replica.errors import BaseNotUsable, Closed, FeedError, LogGap, NotCaughtUp, TimedOut
+from flight_replica.log.source import OpBatch
+from flight_replica.replica.rebase import replay
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import Advanced, Recovered, ReplicaStats
 from flight_replica.schema import Column
@@ -137,6 +139,24 @@ def test_an_added_column_comes_with_the_base_or_the_log(
 
 
 @pytest.mark.statement(54, 55)
+def test_a_column_that_is_added_while_the_history_is_replayed_comes_with_it(
+    replica: Replica, primary: SmallTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history, read = primary.feed, primary.feed.read_received
+
+    def read_after_a_change(since: int, byte_limit: int) -> OpBatch:
+        if len(primary.schema.columns) == 2:
+            primary.add_column(Column("w", pa.string(), default="new"))
+            primary.commit(put(8, 80, "given", schema=primary.schema))
+        return read(since, byte_limit)
+
+    primary.commit(put(7, 70))
+    monkeypatch.setattr(history, "read_received", read_after_a_change)
+    replay(history, replica.state, 1 << 20)
+    assert replica.get(7) == {"id": 7, "v": 70, "w": "new"}
+    assert replica.get(8) == {"id": 8, "v": 80, "w": "given"}
+
+
 def test_the_old_state_serves_while_the_new_one_loads(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     primary.flush()
