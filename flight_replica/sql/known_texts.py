@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Generic, TypeVar
 
 import pyarrow as pa
@@ -25,6 +26,8 @@ __all__ = ["Facts", "KnownText", "KnownTexts"]
 TEXTS_MAX = 1000
 CHARACTERS_MAX = 4096  # of a text that is kept
 FACTS_MAX = 8  # of one kind about one text: for different tables, time zones, parameters
+# Of a fact that is kept; a short text may have very many columns. Enough for about a hundred.
+FACT_BYTES_MAX = 16 << 10
 
 _NUMBER = re.compile(r"([0-9]+)")
 _AROUND = " \t\n\r;"
@@ -59,9 +62,11 @@ class Kept(Generic[T]):
 
 
 class Facts(Generic[T]):
-    """What was found out of some objects, by their identity. Thread-safe."""
+    """What was found out of some objects, by their identity, where it is small. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, byte_count: Callable[[T], int]) -> None:
+        """`byte_count`: how large a fact is, about."""
+        self._byte_count = byte_count
         # The objects are kept beside a fact, so that their ids aren't those of others meanwhile.
         self._kept: Kept[tuple[Sequence[object], T]] = Kept()
 
@@ -71,10 +76,20 @@ class Facts(Generic[T]):
             return make()
         whole = (*map(id, made_of), key)
         found = self._kept.get(whole)
-        if found is None:
-            found = made_of, make()
-            self._kept.put(whole, found)
-        return found[1]
+        if found is not None:
+            return found[1]
+        fact = make()
+        if self._byte_count(fact) <= FACT_BYTES_MAX:
+            self._kept.put(whole, (made_of, fact))
+        return fact
+
+
+def _schema_bytes(schema: pa.Schema) -> int:
+    return int(schema.serialize().size)
+
+
+def _text_bytes(texts: tuple[str | None, ...]) -> int:
+    return sum(len(text or "") for text in texts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,8 +102,8 @@ class KnownText:
     places: tuple[int, ...] = ()  # where each of these stands in the statement
     start: int = 0  # characters in front of the statement in its text
     end: int = 0  # … and behind it
-    schemas: Facts[pa.Schema] = field(default_factory=Facts)  # of its rows
-    types: Facts[tuple[str | None, ...]] = field(default_factory=Facts)  # of its parameters
+    schemas: Facts[pa.Schema] = field(default_factory=partial(Facts, _schema_bytes))  # of its rows
+    types: Facts[tuple[str | None, ...]] = field(default_factory=partial(Facts, _text_bytes))  # of parameters
 
     @property
     def has_lasting_columns(self) -> bool:
@@ -160,7 +175,10 @@ def _parts(text: str) -> tuple[str, Numbers]:
 
 
 def _fixed(numbers: Numbers, free: tuple[int, ...]) -> Numbers:
-    return tuple(number for index, number in enumerate(numbers) if index not in free) if free else numbers
+    if not free:
+        return numbers
+    others = frozenset(free)  # there may be hundreds
+    return tuple(number for index, number in enumerate(numbers) if index not in others)
 
 
 def _pattern(text: str, checked: Checked, names: tuple[tuple[str, str | None], ...]) -> KnownText:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from itertools import product
 
+import pyarrow as pa
 import pytest
 
 from flight_replica.errors import NotAllowed, ReplicaError
@@ -200,3 +201,20 @@ def test_a_fact_is_made_once_of_the_same_objects() -> None:
     for made_of, key in asked:
         known.types.recall(made_of, key, make)
     assert len(made) == 5
+
+
+def test_a_schema_of_very_many_columns_is_not_kept() -> None:
+    known = learn(KnownTexts(), "SELECT a FROM t")
+    made = []
+
+    def make(schema: pa.Schema) -> pa.Schema:
+        made.append(schema)
+        return schema
+
+    wide = pa.schema([(f"column_{number}", pa.int64()) for number in range(5000)])
+    deep = pa.schema([("s", pa.struct(list(wide)))])
+    usual = pa.schema(list(wide)[:50])
+    for key, schema in enumerate([wide, deep, usual]):
+        for _ in range(2):
+            assert known.schemas.recall([], key, lambda schema=schema: make(schema)) is schema
+    assert [len(schema) for schema in made] == [5000, 5000, 1, 1, 50]
