@@ -134,8 +134,10 @@ class Follower:
         with closing(replica.log.follow(replica.begin_following())) as stream:
             replica.change_schema(replica.log.schema)
             for batch in stream:
+                seen = _newest(replica)
                 replica.receive(batch)
-                backoff.reset()
+                if _newest(replica) > seen:  # parts come in also where whole commits can't be written
+                    backoff.reset()
                 self._say("")
                 if replica.is_loaded and replica.state.tail_bytes > replica.settings.tail_bytes_max:
                     self._rebase_wanted.set()
@@ -274,3 +276,8 @@ class Follower:
                 replica.stats.last_rebase_warmup_millis,
             )
         return True
+
+
+def _newest(replica: Replica) -> int:
+    """The newest seq that is visible, or received where nothing is yet."""
+    return replica.visible_seq if replica.is_loaded else replica.history.newest_seq

@@ -18,9 +18,10 @@ from flight_replica.errors import (
     TableNotFound,
     Unavailable,
 )
+from flight_replica.log.backoff import Backoff
 from flight_replica.log.in_process import InProcessLogSource
 from flight_replica.log.no_log import NoLog
-from flight_replica.log.source import OpStream
+from flight_replica.log.source import OpBatch, OpStream
 from flight_replica.replica import follower as follower_module
 from flight_replica.replica.follower import Follower
 from flight_replica.replica.replica import Replica
@@ -260,3 +261,33 @@ def test_that_the_newest_rows_cannot_be_written_is_told_until_they_are(
         until(lambda: troubles == ["the newest rows can't be written"], "the trouble is told")
         is_full.clear()
         until(lambda: troubles[-1] == "", "that it is over is told")
+
+
+def test_parts_of_a_commit_that_fails_do_not_make_it_try_without_pause(
+    primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resets: list[int] = []
+
+    class NotedBackoff(Backoff):
+        def reset(self) -> None:
+            resets.append(primary.seq)
+            super().reset()
+
+    receive = Replica.receive
+
+    def receive_parts(replica: Replica, batch: OpBatch) -> None:
+        if batch.mark.commit_through == primary.seq > replica.visible_seq and is_full:
+            raise FeedError("the disk is full")
+        receive(replica, batch)
+
+    is_full = [True]
+    monkeypatch.setattr(follower_module, "Backoff", NotedBackoff)
+    monkeypatch.setattr(Replica, "receive", receive_parts)
+    with following(primary, workspace, log=primary.log(batch_size=1)) as (replica, _, troubles):
+        primary.commit(put(4, 40), put(5, 50), parts=2)
+        until(lambda: troubles.count("following failed: the disk is full") > 2, "it has failed three times")
+        assert "" in troubles, "no part came between"
+        assert resets == []
+        is_full.clear()
+        reach(replica, primary)
+        until(lambda: bool(resets), "that it goes on is noted")
