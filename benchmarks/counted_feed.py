@@ -35,6 +35,7 @@ from flight_replica.log.op_log import OpLog
 from flight_replica.log.source import OpBatch
 from flight_replica.position import TablePosition
 from flight_replica.sql.database import open_database
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.view import View
 
 TABLE = "orders"
@@ -179,7 +180,7 @@ class _Service:
             raise TableNotFound(f"there is no table {table!r}")
         return self._feed
 
-    def open_view(self, tables: Sequence[str]) -> View:
+    def open_view(self, tables: Sequence[str], keys: Keys = NO_KEYS) -> View:
         if tables:
             raise Unavailable("rows aren't served here, the feed is")
         session = self._database.cursor()
