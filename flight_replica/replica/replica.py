@@ -614,18 +614,24 @@ class Replica:
     def examine(self) -> None:
         """Read a native state that isn't proven sound through, once; a base takes the place of a damaged one.
 
-        That is one of an earlier process, and one on which an apply failed by its file or for want of room.
+        That is one of an earlier process, and one that couldn't be written. Where what waits in it still
+        can't be, as on a full disk, a base takes its place, too.
 
-        Raises as `rebase` where that can't be; then the damaged state goes on answering what it can.
+        Raises as `rebase` where that can't be; then the state goes on answering what it can.
         """
         with self.pinned() as state:
-            if not isinstance(state, NativeState) or state.is_checked:
+            if not isinstance(state, NativeState) or not _wants_examining(state):
                 return
             try:
-                state.check()
+                if not state.is_checked:
+                    state.check()
+                state.settle()
+                state.can_be_written = True
                 return
             except StateNotUsable as error:
                 state.give_up(str(error))
+            except Unavailable as error:
+                _log.warning("native state can't be written table=%s reason=%s", self.table, error)
         if isinstance(self.base, OnDemandBase):
             self.base.want(self.visible_seq)
         self._hotswap("examine")
@@ -642,7 +648,7 @@ class Replica:
     def wants_examining(self) -> bool:
         """Whether `examine` has something to do."""
         state = self._slot.current
-        return isinstance(state, NativeState) and not state.is_checked
+        return isinstance(state, NativeState) and _wants_examining(state)
 
     @property
     def wants_merge_on_apply(self) -> bool:
@@ -711,3 +717,7 @@ class Replica:
         if self._owns_workspace:
             self._owns_workspace = False
             self._workspace.close()
+
+
+def _wants_examining(state: NativeState) -> bool:
+    return not (state.is_checked and state.can_be_written)

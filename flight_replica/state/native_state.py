@@ -78,6 +78,7 @@ class NativeState:
         self._ops_since_copied = at.ops_since_copied
         self._row_count = at.row_count
         self.is_checked = is_checked  # every value of it was written or read in this process
+        self.can_be_written = True  # whether the last write went well
 
     @property
     def visible_seq(self) -> int:
@@ -187,9 +188,11 @@ class NativeState:
         try:
             yield
         except duckdb.Error as error:
+            self.can_be_written = False
             if _CORRUPT in str(error) or self._is_lost():
                 self.is_checked = False
             raise
+        self.can_be_written = True
 
     def _is_lost(self) -> bool:
         """Whether DuckDB refuses the database from now on, as it does after a checkpoint that failed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from flight_replica.errors import Closed
+from flight_replica.errors import Closed, Unavailable
 from flight_replica.log.in_process import InProcessLogSource
 from flight_replica.log.op_log import OpLog
 from flight_replica.replica.native_states import NativeStates
@@ -206,3 +207,46 @@ def test_a_long_log_of_writes_under_a_reader_is_a_reason_to_build_anew(
             assert len(view.execute("SELECT * FROM t").read_all()) == 3
         assert replica.state is not before
         assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 1
+
+
+def test_a_state_that_cannot_be_written_gives_way_to_a_base(
+    primary: SmallTable, workspace: Workspace
+) -> None:
+    """Nothing is wrong with its file, but what waits in memory has no room on the disk."""
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        replica.merge_on_apply()
+        primary.commit(put(5, 50))
+        replica.advance()
+        seq, limits = replica.visible_seq, resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))  # as where the disk is full
+        try:
+            with pytest.raises(Unavailable, match="can't be written to the native state"):
+                replica.view()
+            assert replica.get(5) == {"id": 5, "v": 50}
+            assert replica.wants_examining
+            replica.examine()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert replica.state.kind is StateKind.MERGE_ON_READ
+        assert replica.visible_seq == seq
+        assert replica.query("SELECT v FROM t WHERE id = 5").read_all()["v"].to_pylist() == [50]
+        replica.merge_on_apply()  # once there is room
+        assert replica.query("SELECT v FROM t WHERE id = 5").read_all()["v"].to_pylist() == [50]
+
+
+def test_a_state_that_can_be_written_again_stays(primary: SmallTable, workspace: Workspace) -> None:
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        replica.merge_on_apply()
+        state = replica.state
+        primary.commit(put(5, 50))
+        replica.advance()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+        try:
+            with pytest.raises(Unavailable):
+                replica.settle()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        replica.examine()
+        assert replica.state is state and not replica.wants_examining
+        assert replica.query("SELECT v FROM t WHERE id = 5").read_all()["v"].to_pylist() == [50]
