@@ -138,7 +138,6 @@ def test_an_added_column_comes_with_the_base_or_the_log(
 # --- reading meanwhile --------------------------------------------------------------------------------
 
 
-@pytest.mark.statement(54, 55)
 def test_a_column_that_is_added_while_the_history_is_replayed_comes_with_it(
     replica: Replica, primary: SmallTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +156,7 @@ def test_a_column_that_is_added_while_the_history_is_replayed_comes_with_it(
     assert replica.get(8) == {"id": 8, "v": 80, "w": "given"}
 
 
+@pytest.mark.statement(54, 55)
 def test_the_old_state_serves_while_the_new_one_loads(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     primary.flush()
