@@ -18,6 +18,7 @@ from flight_replica.base.source import BaseFile, BaseSnapshot
 from flight_replica.schema import Column
 from flight_replica.sql.database import literal
 from flight_replica.sql.types import sql_type
+from flight_replica.state.writing import OWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class BaseFiles:
         layout = pq.read_schema(files[0].path)
         if not len(files[0].deleted):
             return FileGroup(layout, files, tuple(numbers), None)
-        table = f"deleted_{number}_{len(self._groups)}"
+        table = f"{OWN}deleted_{number}_{len(self._groups)}"
         lengths = [len(file.deleted) for file in files]
         rows = pa.table(
             {

@@ -22,7 +22,7 @@ from flight_replica.sql.parsed import Parsed
 from flight_replica.sql.types import sql_type
 from flight_replica.state.op_rows import OpRows, column_names, same_key
 from flight_replica.state.state import Row, StatePosition
-from flight_replica.state.writing import registered, transaction
+from flight_replica.state.writing import OWN, registered, transaction
 
 
 class ReplicaTail:
@@ -43,10 +43,10 @@ class ReplicaTail:
         self._on_rows = on_rows
         self.schema = schema
         self._rows = OpRows(schema)
-        self.table = f"tail_{number}"
-        self._position_table = f"position_{number}"
+        self.table = f"{OWN}tail_{number}"
+        self._position_table = f"{OWN}position_{number}"
         self._position = Parsed(f"SELECT * FROM {self._position_table}")
-        self._defaults_table = f"defaults_{number}"
+        self._defaults_table = f"{OWN}defaults_{number}"
         self._visible_seq = 0
         self._commit_time_us = 0
         self._ops_applied = 0

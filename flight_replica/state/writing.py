@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import duckdb
 import pyarrow as pa
 
+# Before the name of a state's own table: a served table may have that name, and is bound nearer by.
+OWN = "memory.main."
 _NAME = "incoming"
 
 

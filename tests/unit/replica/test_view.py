@@ -305,3 +305,21 @@ def test_a_view_for_one_key_is_as_new_as_the_table_where_that_is_newer(
     with replica.view((1,)) as view:
         assert [at.visible_seq for at in view.positions] == [primary.seq]
         assert view.execute("SELECT v FROM t WHERE id = 1").read_all()["v"].to_pylist() == [101]
+
+
+@pytest.mark.parametrize("kind", ["tail", "position", "defaults", "deleted"])
+def test_a_served_table_is_never_taken_for_a_table_of_a_state(
+    kind: str, replica: Replica, primary: SmallTable, workspace: Workspace, tmp_path: Path
+) -> None:
+    primary.commit(put(1, 100))
+    replica.advance()
+    names = workspace.database.execute("SELECT table_name FROM duckdb_tables()").fetchall()
+    name = next((name for (name,) in names if name.startswith(kind)), f"{kind}_1_0")
+    other = SmallTable(tmp_path / "other", primary.schema)
+    other.commit(put(1, 7), put(2, 8))
+    with closing(Replica.open(other.base, other.log(), table=name, workspace=workspace)) as named:
+        named.advance()
+        with open_view(workspace, {"t": replica, name: named}) as view:
+            found = view.execute("FROM t").read_all()
+            assert_same(sorted_by_key(found, primary.schema), primary.rows_at(primary.seq))
+            assert view.execute(f"SELECT v FROM {name} ORDER BY v").read_all()["v"].to_pylist() == [7, 8]
