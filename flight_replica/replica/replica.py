@@ -271,14 +271,9 @@ class Replica:
         with self.pinned() as state:
             return state.get(key)
 
-    def view(self, key: Sequence[object] | None = None) -> View:
-        """This table alone, at one seq from now until the view is closed.
-
-        With a key (values in key order) no other row needs to be right in it.
-        """
-        names = (name.lower() for name in self.schema.primary_key)
-        keys = {} if key is None else {self.table: dict(zip(names, key, strict=True))}
-        return open_view(self._workspace, {self.table: self}, keys)
+    def view(self) -> View:
+        """This table alone, at one seq from now until the view is closed."""
+        return open_view(self._workspace, {self.table: self})
 
     def query(self, sql: str, parameters: Sequence[object] = ()) -> pa.RecordBatchReader:
         """The rows of any SELECT over the table by its name, from one view, which ends with the reader.

@@ -35,6 +35,7 @@ from flight_replica.log.source import Op
 from flight_replica.replica.reopened import reopened
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaStats
+from flight_replica.replica.view import open_view
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import quote
 from flight_replica.sql.types import equal_key_sql, sql_type
@@ -330,7 +331,9 @@ class ReplicaHistories(RuleBasedStateMachine):
             equal_key_sql(quote(column.name), f"${number}::{sql_type(column.type)}", column.type)
             for number, column in enumerate(self.replica.schema.key_columns, start=1)
         )
-        with self.replica.view(key) as view:
+        names = (name.lower() for name in self.replica.schema.primary_key)
+        demanded = {"t": dict(zip(names, key, strict=True))}
+        with open_view(self.workspace, {"t": self.replica}, demanded) as view:
             assert view.positions[0].visible_seq == self.replica.visible_seq
             assert_same(view.execute(f"SELECT * FROM t WHERE {terms}", list(key)).read_all(), expected)
 

@@ -209,6 +209,17 @@ def test_a_long_log_of_writes_under_a_reader_is_a_reason_to_build_anew(
         assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 1
 
 
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """This process can write to no file within the block, as where the disk is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_state_that_cannot_be_written_gives_way_to_a_base(
     primary: SmallTable, workspace: Workspace
 ) -> None:
@@ -217,16 +228,13 @@ def test_a_state_that_cannot_be_written_gives_way_to_a_base(
         replica.merge_on_apply()
         primary.commit(put(5, 50))
         replica.advance()
-        seq, limits = replica.visible_seq, resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))  # as where the disk is full
-        try:
+        seq = replica.visible_seq
+        with full_disk():
             with pytest.raises(Unavailable, match="can't be written to the native state"):
                 replica.view()
             assert replica.get(5) == {"id": 5, "v": 50}
             assert replica.wants_examining
             replica.examine()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert replica.state.kind is StateKind.MERGE_ON_READ
         assert replica.visible_seq == seq
         assert replica.query("SELECT v FROM t WHERE id = 5").read_all()["v"].to_pylist() == [50]
@@ -240,13 +248,8 @@ def test_a_state_that_can_be_written_again_stays(primary: SmallTable, workspace:
         state = replica.state
         primary.commit(put(5, 50))
         replica.advance()
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
-        try:
-            with pytest.raises(Unavailable):
-                replica.settle()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with full_disk(), pytest.raises(Unavailable):
+            replica.settle()
         replica.examine()
         assert replica.state is state and not replica.wants_examining
         assert replica.query("SELECT v FROM t WHERE id = 5").read_all()["v"].to_pylist() == [50]

@@ -265,14 +265,16 @@ def test_columns_that_differ_only_by_case_are_numbered_in_sql(workspace: Workspa
     replica.close()
 
 
-def test_a_view_for_one_key_leaves_what_waits_and_shows_it(replica: Replica, primary: SmallTable) -> None:
+def test_a_view_for_one_key_leaves_what_waits_and_shows_it(
+    replica: Replica, primary: SmallTable, workspace: Workspace
+) -> None:
     replica.merge_on_apply()
     state = replica.state
     assert isinstance(state, NativeState)
     primary.commit(put(1, 100), delete(2), put(9, 90))
     replica.advance()
     for key in (1, 2, 3, 9, 10):
-        with replica.view((key,)) as view:
+        with open_view(workspace, {"t": replica}, {"t": {"id": key}}) as view:
             assert [at.visible_seq for at in view.positions] == [primary.seq]
             found = view.execute(f"SELECT * FROM t WHERE id = {key}").read_all()
             expected = primary.rows_at(primary.seq)
@@ -284,7 +286,7 @@ def test_a_view_for_one_key_leaves_what_waits_and_shows_it(replica: Replica, pri
 
 
 def test_a_view_for_one_key_is_as_new_as_the_table_where_that_is_newer(
-    replica: Replica, primary: SmallTable, monkeypatch: pytest.MonkeyPatch
+    replica: Replica, primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is known of the key is looked up first; ops may be written before the transaction begins."""
     replica.merge_on_apply()
@@ -302,7 +304,7 @@ def test_a_view_for_one_key_is_as_new_as_the_table_where_that_is_newer(
         return found
 
     monkeypatch.setattr(state, "key_now", slow_key_now)
-    with replica.view((1,)) as view:
+    with open_view(workspace, {"t": replica}, {"t": {"id": 1}}) as view:
         assert [at.visible_seq for at in view.positions] == [primary.seq]
         assert view.execute("SELECT v FROM t WHERE id = 1").read_all()["v"].to_pylist() == [101]
 

@@ -62,7 +62,7 @@ DEMANDING_NOTHING = [
     "SELECT * FROM t WHERE id = 5 AND v IN (SELECT v FROM t)",
     "WITH t AS (SELECT * FROM t) SELECT * FROM t WHERE id = 5",
     "SELECT * FROM (SELECT * FROM t LIMIT 1) WHERE id = 5",
-    "SELECT * FROM t USING SAMPLE 1 ROWS WHERE id = 5",
+    "SELECT * FROM t TABLESAMPLE reservoir(1 ROWS) WHERE id = 5",
     "SELECT count(*) FILTER (id = 5) FROM t",
     "SELECT * FROM t QUALIFY id = 5",
     "SELECT id, count(*) FROM t GROUP BY id HAVING id = 5",
@@ -76,10 +76,7 @@ def test_terms_at_the_top_of_its_where_are_demands(sql: str, expected: dict[str,
 
 @pytest.mark.parametrize("sql", DEMANDING_NOTHING)
 def test_whatever_else_demands_nothing(sql: str) -> None:
-    try:
-        assert demanded(sql) == {}
-    except Exception as error:  # a statement that isn't let through demands nothing either
-        assert "SAMPLE" in sql or "AS u WHERE t.id" in sql, error
+    assert demanded(sql) == {}
 
 
 @pytest.mark.parametrize("sql", [sql for sql, _ in DEMANDING] + DEMANDING_NOTHING)
