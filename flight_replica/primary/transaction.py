@@ -145,6 +145,6 @@ class WriteTransaction:
             self.connection.execute(f"INSERT INTO {record.ops} SELECT * FROM {ops} ORDER BY 1")
 
     def _write_ends(self, record: TableRecord, commits: list[Commit], time_us: int) -> None:
-        ends = pa.table({"through": pa.array([commit.through for commit in commits], pa.uint64())})
-        with self.data("$ends", ends) as relation:
-            self.connection.execute(f"INSERT INTO {record.commits} SELECT through, {time_us} FROM {relation}")
+        signs = ", ".join(["(?, ?)"] * len(commits))
+        ends = [number for commit in commits for number in (commit.through, time_us)]
+        self.connection.execute(f"INSERT INTO {record.commits} VALUES {signs}", ends)

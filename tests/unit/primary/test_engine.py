@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from flight_replica.errors import Closed, ConfigError, LogGap, TableNotFound
+from flight_replica.flightsql.service import IngestMode
 from flight_replica.log.source import Op
 from flight_replica.primary.engine import Engine
 from flight_replica.primary.retention import trim_all
@@ -409,3 +411,23 @@ def test_a_directory_with_other_files_is_refused_and_left_alone(tmp_path: Path) 
     with pytest.raises(ConfigError, match="holds other files"):
         Engine.open(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["letter.txt"]
+
+
+@pytest.mark.parametrize("key_count", [100, 500, 2500], ids=["few", "by the index", "by a join"])
+def test_a_put_says_of_each_key_whether_it_was_there(tmp_path: Path, key_count: int) -> None:
+    """Over 250,000 rows, which are more than a row group."""
+
+    def put(ids: pa.Array) -> None:
+        batch = pa.record_batch({"id": ids, "a": pa.repeat("x", len(ids))})
+        engine.ingest("t", IngestMode.APPEND, pa.RecordBatchReader.from_batches(batch.schema, [batch]))
+
+    with closing(Engine.open(tmp_path)) as engine:
+        engine.write(CREATE)
+        put(pa.array(range(0, 500_000, 2), pa.int64()))
+        before = engine.feed("t").high_water
+        ids = range(1, 500_000, 500_000 // key_count + 1)  # odd and even ones in turn
+        put(pa.array(ids, pa.int64()))
+        ops = engine.feed("t").read(before, None, 1 << 30).ops
+        assert ops.column("id").to_pylist() == list(ids)
+        expected = [Op.INSERT.value if id_ % 2 else Op.UPDATE.value for id_ in ids]
+        assert set(expected) == {"INSERT", "UPDATE"} and ops.column(1).to_pylist() == expected
