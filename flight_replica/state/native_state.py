@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 
 import duckdb
@@ -161,7 +162,7 @@ class NativeState:
         # Older ones may lack columns that were added since.
         ops = concat([self._rows.conformed(ops) for ops in batches], self.schema.feed_schema)
         with self._noticing_damage(), transaction(self._connection, committing):
-            row_count = self._row_count + (self._replace(self._rows.newest(ops)) if len(ops) else 0)
+            row_count = self._row_count + (self._replace(ops) if len(ops) else 0)
             self._connection.execute(
                 f"UPDATE {self._database}.position SET seq = ?, commit_time_us = ?, "
                 "ops_applied = ops_applied + ?, ops_since_copied = ops_since_copied + ?, row_count = ?",
@@ -169,17 +170,23 @@ class NativeState:
             )
         self._row_count = row_count
 
-    def _replace(self, rows: pa.RecordBatch) -> int:
-        """Put `rows` in place of those with their keys; how many rows more there are then."""
-        with registered(self._connection, rows) as name:
-            run = self._connection.execute
-            ((deleted,),) = run(
-                f"DELETE FROM {self._database}.rows r {having_keys_of(self.schema, 'r', name)}"
-            ).fetchall()
-            columns = ", ".join(column_names(self.schema))
-            ((inserted,),) = run(
-                f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} WHERE NOT dead"
-            ).fetchall()
+    def _replace(self, ops: pa.RecordBatch) -> int:
+        """Put the newest of `ops` in place of the rows with their keys; how many rows more there are then."""
+        rows = self._rows.named(ops)
+        run = self._connection.execute
+        # The delete needs every key, but not which op is its newest: that is found out beside it.
+        with ThreadPoolExecutor(1, "newest-ops") as beside:
+            newest = beside.submit(self._rows.newest_of, rows, ops)
+            with registered(self._connection, rows) as name:
+                ((deleted,),) = run(
+                    f"DELETE FROM {self._database}.rows r {having_keys_of(self.schema, 'r', name)}"
+                ).fetchall()
+            with registered(self._connection, newest.result()) as name:
+                columns = ", ".join(column_names(self.schema))
+                ((inserted,),) = run(
+                    f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} "
+                    "WHERE NOT dead"
+                ).fetchall()
         return int(inserted) - int(deleted)
 
     @contextmanager

@@ -120,6 +120,9 @@ _PARTS: dict[str, list[object]] = {
         ("small", "code"),
         ("name", "code"),
         ("number", "part"),
+        ("part",),
+        ("part", "name"),
+        ("name",),
         ("small", "name", "number"),
     ],
     ids=" ".join,
@@ -136,7 +139,7 @@ def test_only_the_very_key_is_replaced_where_parts_of_others_are_the_same(
     with native_state(base, workspace) as state:
         for number, (first, last) in enumerate([(0, 1), (1, 3), (len(keys) - 1, len(keys))]):
             seq = 10 * (number + 1)
-            puts = [put(*key, -1, schema=schema) for key in keys[first:last]]
+            puts = [put(*key, value, schema=schema) for value in (-2, -1) for key in keys[first:last]]
             state.apply(op_batch(schema, [(seq + n, *change) for n, change in enumerate(puts)]), seq + 9)
         values = [-1 if n in (0, 1, 2, len(keys) - 1) else n for n in range(len(keys))]
         expected = table_of(schema, *columns, pa.array(values, pa.int64()))
