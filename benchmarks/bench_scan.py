@@ -128,7 +128,8 @@ def _text_of(session: duckdb.DuckDBPyConnection, state: ReplicaState, *, is_join
     assert count is not None, "the plain count isn't one"
 
     def text(sql: str) -> str:
-        row_count = state.position(session).row_count if sql == QUERIES["count"] else None
+        is_counted = sql == QUERIES["count"] and not is_joined
+        row_count = state.count_rows(state.position(session), session) if is_counted else None
         return _over(sql, f"({relation})") if row_count is None else count.answer(row_count)
 
     return text

@@ -111,7 +111,6 @@ TARGETS = (
             1.6,
         )
         for query in _APPLIED
-        if query != "count"
     ),
     Target("merge on read, worst query, after 1 M ops ÷ after 10 k ops", "scan", _merge_on_read_growth, 1.25),
     Target("rebuilt after 1 M ops ÷ freshly loaded, median of the queries", "scan", _rebuilt_to_fresh, 1.15),

@@ -457,7 +457,10 @@ def _counted(checked: Checked, view: View) -> str | None:
     """What answers a plain count of a table whose rows are counted; None for every other statement."""
     count = checked.count
     row_count = None if count is None else view.row_count(count.table)
-    return None if count is None or row_count is None else count.answer(row_count)
+    if count is None or row_count is None:
+        return None
+    view.take_up_nothing()
+    return count.answer(row_count)
 
 
 def _schema_key(call: Call, parameters: Parameters) -> Hashable:

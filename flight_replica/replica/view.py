@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -136,6 +137,10 @@ class Opening:
 
     def offered(self) -> View:
         """The view, which holds everything from now on; its tables are bound by `take_up`."""
+        return self._view(is_made_later=False)
+
+    def _view(self, *, is_made_later: bool) -> View:
+        """`is_made_later`: what a table is in SQL, which may cost something, is told when it is bound."""
         positions = [self._position(name) for name in self._seen]
         view = View(self._session, positions, self._held.close, self._standing)
         for number, (name, state) in enumerate(self._states.items()):
@@ -143,8 +148,10 @@ class Opening:
             if name in self._rows:
                 rows = f"$key_{number}"
                 view.bind_data(rows, self._rows[name])
-            relation = state.relation(self._seen[name], rows, view.own_session)
-            view.offer(name, relation, self._seen[name].row_count)
+            seen = self._seen[name]
+            relation = partial(state.relation, seen, rows, view.own_session)
+            counter = partial(state.count_rows, seen, self._session)
+            view.offer(name, relation if is_made_later else relation(), counter)
         view.made_of = self._made_of()
         return view
 
@@ -160,7 +167,7 @@ class Opening:
 
     def bound(self) -> View:
         """As `offered`, with all tables bound once a statement is looked at or run."""
-        view = self.offered()
+        view = self._view(is_made_later=True)
         view.take_up_later()
         return view
 

@@ -23,7 +23,7 @@ class LentView(View):
     ) -> None:
         """`give_back` is told whether the session can be lent again."""
         super().__init__(lender._session, positions, _nothing)
-        self._row_counts = dict(lender._row_counts)  # its own: a transaction may bind other rows
+        self._counters = dict(lender._counters)  # its own: a transaction may bind other rows
         self._give_back = give_back
         self._data_names: set[str] = set()
         self._undo: list[str] = []

@@ -26,6 +26,9 @@ _TYPES_KEPT = 4096
 _INTERRUPTED = "the statement was interrupted"
 _TYPE_TEXT_MAX = 1000
 
+RelationSql = str | Callable[[], str]  # a relation, or what makes it when it is bound
+Counter = Callable[[], int | None]  # the rows of a relation; None where only a scan would tell
+
 Parameters = Sequence[object] | Mapping[str, object]
 
 
@@ -51,8 +54,8 @@ class View:
         self._is_closed = False
         self._time_zone = ""  # "": the database's own
         self._planned: tuple[str, Parameters, duckdb.DuckDBPyRelation] | None = None
-        self._offered: dict[str, str] = {}  # name -> relation
-        self._row_counts: dict[str, int] = {}  # name -> rows of its relation, where they are counted
+        self._offered: dict[str, RelationSql] = {}  # by name
+        self._counters: dict[str, Counter] = {}  # by name, of relations whose rows may be known
         self._takes_up_all = False  # what is still offered is bound by the next statement
         self.positions = tuple(positions)
         # Objects, compared by identity, that tell all columns of what can be bound; None: not known.
@@ -61,7 +64,7 @@ class View:
 
     def bind(self, name: str, relation: str) -> None:
         """Let statements of this view call the SQL query `relation` by `name`."""
-        self._row_counts.pop(name, None)
+        self._counters.pop(name, None)
         self._offered.pop(name, None)
         self._bind(name, relation)
 
@@ -72,25 +75,33 @@ class View:
         self._session.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS {relation}")
         bound[name] = relation
 
-    def offer(self, name: str, relation: str, row_count: int | None = None) -> None:
+    def offer(self, name: str, relation: RelationSql, counter: Counter | None = None) -> None:
         """As `bind`, but done by `take_up`: most statements read few of many tables.
 
-        `row_count`: of the relation, where that is known.
+        `counter`: of the relation. It may use the session.
         """
         self._offered[name] = relation
-        if row_count is not None:
-            self._row_counts[name] = row_count
+        if counter is not None:
+            self._counters[name] = counter
 
     def take_up(self, names: Iterable[str]) -> None:
         """Bind those of `names` that were offered and aren't bound yet."""
         for name in names:
             if name in self._offered:
-                self._bind(name, self._offered[name])
+                relation = self._offered[name]
+                self._bind(name, relation if isinstance(relation, str) else relation())
                 del self._offered[name]
 
     def row_count(self, name: str) -> int | None:
-        """How many rows statements find under `name`; None where only a scan would tell."""
-        return self._row_counts.get(name)
+        """How many rows statements find under `name`; None where only a scan would tell.
+
+        To find it out may itself take a statement. Raises `TimedOut` when that is interrupted.
+        """
+        counter = self._counters.get(name)
+        if counter is None:
+            return None
+        with _not_to_blame():
+            return counter()
 
     def take_up_later(self) -> None:
         """Bind all that was offered when a statement is planned or run, since one may never be."""
@@ -99,10 +110,12 @@ class View:
     def _take_up_all(self) -> None:
         if not self._takes_up_all:
             return
-        try:
+        with _not_to_blame():
             self.take_up(list(self._offered))
-        except duckdb.InterruptException as error:  # whatever else it raises, the statement isn't to blame
-            raise TimedOut(_INTERRUPTED) from error
+        self._takes_up_all = False
+
+    def take_up_nothing(self) -> None:
+        """Bind nothing more: what comes reads nothing that was offered."""
         self._takes_up_all = False
 
     def spoil(self) -> None:
@@ -240,6 +253,15 @@ def read_batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
 # Errors that a statement can't be blamed for: they pass unchanged.
 _NOT_ITS_FAULT = (duckdb.InternalException, duckdb.FatalException, duckdb.IOException)
 _NOT_ITS_FAULT_TEXT = ("INTERNAL Error", "FATAL Error", "IO Error")
+
+
+@contextmanager
+def _not_to_blame() -> Iterator[None]:
+    """Work for a statement that can't be blamed for what it raises, but for an interrupt."""
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise TimedOut(_INTERRUPTED) from error
 
 
 @contextmanager

@@ -253,6 +253,9 @@ class NativeState:
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         return StatePosition(*self._position.run(session).fetchall()[0])
 
+    def count_rows(self, position: StatePosition, session: duckdb.DuckDBPyConnection) -> int | None:
+        return position.row_count
+
     def relation(
         self, position: StatePosition, rows: str | None = None, own_session: Session | None = None
     ) -> str:

@@ -28,6 +28,10 @@ from flight_replica.state.state import KeyNow, Row, Session, StateKind, StatePos
 from flight_replica.state.tail import ReplicaTail, key_row, one_row
 from flight_replica.state.touched_files import TouchedFiles
 
+# Rows of joined files that are counted while a statement is planned; more are left to a query, which waits
+# for its turn.
+ROWS_COUNTED_MAX = 1 << 21
+
 
 class ParquetState:
     """A `ReplicaState` over files of its own in `directory`, which goes with it.
@@ -50,6 +54,7 @@ class ParquetState:
             self._tail = undo.enter_context(closing(tail))
             self._tail.seed_visible_seq(snapshot.base_seq, snapshot.commit_time_us)
             self._bits = RowBits(number, tail.table, self.snapshot.files, snapshot.schema)
+            self._counted: tuple[int, int] | None = None  # version of the tail, rows of the table then
             self._owned = undo.pop_all()  # ended by `close`, or at once when something above fails
 
     @property
@@ -135,6 +140,37 @@ class ParquetState:
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         return self._tail.position(session)
 
+    def count_rows(self, position: StatePosition, session: duckdb.DuckDBPyConnection) -> int | None:
+        if not position.tail_rows:
+            return self.snapshot.row_count
+        known = self._counted  # another thread may take a newer one in its place at any time
+        if known is not None and known[0] == position.tail_version:
+            return known[1]
+        count = self._count_anew(position, session)
+        if count is not None and (known is None or known[0] < position.tail_version):
+            self._counted = position.tail_version, count
+        return count
+
+    def _count_anew(self, position: StatePosition, session: duckdb.DuckDBPyConnection) -> int | None:
+        """By what the files say of themselves, but for those that are joined."""
+        files, touched = self.snapshot.files, self._touched.numbers
+        hidden = self._bits.hidden(lambda: session, position, sorted(touched), self._scan_of_keys)
+        known = hidden.bits_by_file.keys() if hidden is not None else frozenset[int]()
+        if sum(files[number].row_count for number in touched - known) > ROWS_COUNTED_MAX:
+            return None
+        count = sum(
+            file.row_count - len(file.deleted) for number, file in enumerate(files) if number not in touched
+        )
+        if hidden is not None:
+            count += sum(files[number].row_count - hidden.left_out(number) for number in known)
+        parts = [f"SELECT 1 FROM {self._tail.table} WHERE NOT dead"]
+        columns = self.schema.columns[: position.column_count]
+        joined = self._files.relation(columns, self._tail.default, lambda number: number in touched - known)
+        if joined is not None:
+            parts.append(f"SELECT 1 FROM ({self._without_tail(joined)})")
+        counts = session.execute(f"SELECT count(*) FROM ({' UNION ALL '.join(parts)})").fetchall()
+        return count + int(counts[0][0])
+
     def relation(
         self, position: StatePosition, rows: str | None = None, own_session: Session | None = None
     ) -> str:
@@ -153,6 +189,8 @@ class ParquetState:
         hidden = None
         if touched and own_session is not None:
             hidden = self._bits.hidden(own_session, position, sorted(touched), self._scan_of_keys)
+            if hidden is not None:
+                hidden.bind(own_session())
         known = hidden.bits_by_file.keys() if hidden is not None else frozenset[int]()
         parts = [
             self._files.relation(columns, default, lambda number: number not in touched),

@@ -73,6 +73,10 @@ class HiddenRows:
     version: int  # of the tail
     bits_by_file: dict[int, bytes]  # 1: the row doesn't count
 
+    def left_out(self, number: int) -> int:
+        """How many rows of a file don't count."""
+        return int(np.bitwise_count(np.frombuffer(self.bits_by_file[number], np.uint8)).sum())
+
     def bind(self, session: duckdb.DuckDBPyConnection) -> None:
         row = pa.table({f"b{number}": pa.array([bits]) for number, bits in self.bits_by_file.items()})
         bitmaps = ", ".join(f"{name}::BIT AS {name}" for name in row.column_names)
@@ -107,7 +111,7 @@ class RowBits:
     ) -> HiddenRows | None:
         """What the transaction of a session, which is at `position`, leaves out of `touched` files.
 
-        Not of all of them: others are to be joined. It is bound to the session by its name. None: of none.
+        Not of all of them: others are to be joined. None: of none. It isn't bound to the session yet.
         """
         may_have_rows = [number for number in touched if self._may_have_rows[number]]
         if sum(self._files[number].row_count for number in may_have_rows) < ROWS_MIN:
@@ -118,9 +122,7 @@ class RowBits:
             wanted = {number for number in touched if self._rows_by_file.get(number) is not None}
             if not wanted:
                 return None
-            found = self._at(session, position, wanted)
-        found.bind(session)
-        return found
+            return self._at(session, position, wanted)
 
     def _map(self, session: duckdb.DuckDBPyConnection, touched: Collection[int], scan: Scan) -> None:
         """Learn the rows of touched files, as far as one query may."""

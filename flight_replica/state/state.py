@@ -38,7 +38,7 @@ class StatePosition:
     tail_rows: int  # keys in the tail, tombstones included
     column_count: int  # columns of the table; a column may be added while the transaction is open
     tail_version: int = 0  # grows with every change of the tail
-    row_count: int | None = None  # of the table; None where only a scan would tell
+    row_count: int | None = None  # of the table, where a state keeps it with its rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +117,13 @@ class ReplicaState(Protocol):
 
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         """Where the transaction open on `session` sees this state."""
+        ...
+
+    def count_rows(self, position: StatePosition, session: duckdb.DuckDBPyConnection) -> int | None:
+        """How many rows the table has for the transaction on `session` that gave `position`.
+
+        None where a query has to find it out, since it takes long.
+        """
         ...
 
     def relation(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID, uuid4
 
 import pyarrow as pa
@@ -151,7 +152,7 @@ class MemoryService:
         view.made_of = self.made_of(tables)
         for table in found:
             ((row_count,),) = session.execute(f"SELECT count(*) FROM {table.stored}").fetchall()
-            view.offer(table.name, f"SELECT * FROM {table.stored}", row_count)
+            view.offer(table.name, f"SELECT * FROM {table.stored}", partial(int, row_count))
         view.take_up(tables)
         return view
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -266,7 +266,7 @@ def test_rows_are_counted_while_ops_are_applied(workspace: Workspace, tmp_path: 
 
         applied = other.submit(apply_many)
         counts = {state.row_count}
-        while not applied.done():
+        while wait([applied], timeout=0.001).not_done:  # without a pause it takes the other's turns
             counts.add(state.row_count)
         applied.result()
         assert counts == {1}

@@ -13,7 +13,7 @@ import pytest
 
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import open_database
-from flight_replica.state import row_bits
+from flight_replica.state import parquet_state, row_bits
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.row_bits import SPREAD_MAX, KeyRows, key_rows
 from tests.bases import ID_V, ParquetBase, delete, op_batch, put
@@ -57,6 +57,7 @@ def rows_of(state: ParquetState, session: duckdb.DuckDBPyConnection) -> Rows:
         for sql in (state.relation(position, own_session=lambda: session), state.relation(position))
     )
     assert by_bits == by_joins
+    assert state.count_rows(position, session) == len(by_bits)
     return dict(by_bits)
 
 
@@ -154,16 +155,44 @@ def test_files_are_learnt_a_few_at_a_time_and_joined_until_then(
     tmp_path: Path, database: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_bits, "ROWS_MAPPED_AT_ONCE", 150)
-    files = [list(range(first, first + 100)) for first in range(0, 500, 100)]
+    files = [list(range(first, first + 100)) for first in range(0, 700, 100)]
     state = state_of(tmp_path, database, *files)
-    state.apply(op_batch(ID_V, [(2 + n, *put(100 * n, -1)) for n in range(5)]), 6)
-    expected = {key: key for key in range(500)} | {100 * n: -1 for n in range(5)}
+    state.apply(op_batch(ID_V, [(2 + n, *put(100 * n, -1)) for n in range(7)]), 8)
+    expected = {key: key for key in range(700)} | {100 * n: -1 for n in range(7)}
     found = []
     for _ in range(4):
         with begun(database) as session:
             assert rows_of(state, session) == expected
         found.append(joins_of(state, database))
     assert found == [1, 0, 0, 0]
+    state.close()
+
+
+def test_rows_are_counted_once_for_a_state_of_the_tail_and_never_by_a_long_join(
+    tmp_path: Path, database: duckdb.DuckDBPyConnection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = state_of(tmp_path, database, list(range(100)), [300, 200, 250], deleted=[0])
+    monkeypatch.setattr(parquet_state, "ROWS_COUNTED_MAX", 2)
+    with begun(database) as session:
+        at_first = state.position(session)
+    nobody_s = database.cursor()
+    nobody_s.close()
+    assert state.count_rows(at_first, nobody_s) == 101
+    state.apply(op_batch(ID_V, [(2, *put(5, 0)), (3, *delete(50)), (4, *delete(150)), (5, *put(-1, 0))]), 5)
+    with begun(database) as before:
+        position = state.position(before)
+        assert state.count_rows(position, before) == 101
+        assert state.count_rows(position, nobody_s) == 101, "it is known"
+        state.apply(op_batch(ID_V, [(6, *put(250, 0)), (7, *delete(6))]), 7)
+        with begun(database) as after:
+            assert state.count_rows(state.position(after), after) is None, "three rows are joined"
+            monkeypatch.setattr(parquet_state, "ROWS_COUNTED_MAX", 3)
+            assert state.count_rows(state.position(after), after) == 100
+            assert state.count_rows(position, before) == 101
+    state.apply(op_batch(ID_V, []), 9)
+    with begun(database) as session:
+        position = state.position(session)
+    assert (position.visible_seq, state.count_rows(position, before)) == (9, 100), "nothing has changed"
     state.close()
 
 
