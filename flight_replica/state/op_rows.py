@@ -6,6 +6,7 @@ Internal names are positions (`c0, c1, …`), so that no name of a user's column
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -15,6 +16,8 @@ from flight_replica.log.batches import HEAD_COLUMNS, conform_ops
 from flight_replica.log.source import Op
 from flight_replica.schema import TableSchema
 from flight_replica.sql.types import equal_key_sql
+
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: multiples of it lie far apart
 
 
 def column_names(schema: TableSchema) -> list[str]:
@@ -79,21 +82,14 @@ class OpRows:
 
     def newest_of(self, rows: pa.RecordBatch, ops: pa.RecordBatch) -> pa.RecordBatch:
         """Of `rows`, which `named` made of `ops`, the newest one of each key. Seqs ascend."""
-        codes = self._key_of(ops).dictionary_encode().indices.to_numpy()
-        last = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
-        last[codes] = np.arange(len(ops))  # of equal indices the last one counts
-        if len(last) < len(ops):
-            is_last = np.zeros(len(ops), np.bool_)
-            is_last[last] = True
-            rows = rows.filter(pa.array(is_last))
-        return rows
+        are_newest = self._are_newest(ops)
+        return rows if are_newest.all() else rows.filter(pa.array(are_newest))
 
-    def _key_of(self, ops: pa.RecordBatch) -> pa.Array:
-        """Equal for the same key alone: a key of one integer is compared as such, since that is faster."""
+    def _are_newest(self, ops: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         (*others, column) = self.schema.key_columns
-        if not others and pa.types.is_integer(column.type):
-            return self._codec.decode(ops.column(2))[0]
-        return ops.column(2)
+        if not others and pa.types.is_integer(column.type):  # faster by the number itself
+            return _last_of_integers(self._codec.decode(ops.column(2))[0].to_numpy())
+        return _last_of_each(ops.column(2))
 
     def named(self, ops: pa.RecordBatch) -> pa.RecordBatch:
         """Every op as a row. A tombstone's key comes from `pk_bytes`: it may lack a pre-image."""
@@ -105,3 +101,32 @@ class OpRows:
                 columns[column.name] = part
         arrays = [ops.column(0), dead, *columns.values()]
         return pa.RecordBatch.from_arrays(arrays, ["seq", "dead", *column_names(self.schema)])
+
+
+def _last_of_each(values: pa.Array) -> npt.NDArray[np.bool_]:
+    """Of each value, whether no later one is equal."""
+    codes = values.dictionary_encode().indices.to_numpy()
+    last = np.zeros(int(codes.max(initial=-1)) + 1, np.int64)
+    last[codes] = np.arange(len(values))  # of equal indices the last one counts
+    are_last = np.zeros(len(values), np.bool_)
+    are_last[last] = True
+    return are_last
+
+
+def _last_of_integers(values: npt.NDArray[np.integer]) -> npt.NDArray[np.bool_]:
+    """As `_last_of_each`, by a table in which each slot holds the place of its last value.
+
+    Equal values share a slot, so one that equals the last of its slot is known to be the last of its kind or
+    not. The few that share it with another value are left to `_last_of_each`, which takes twice as long for
+    all of them: its own table is several times as large.
+    """
+    bits = (4 * len(values)).bit_length()
+    slots = values.astype(np.uint64) * _SPREAD >> np.uint64(64 - bits)
+    places = np.arange(len(values), dtype=np.int32)
+    last = np.empty(1 << bits, np.int32)
+    last[slots] = places
+    last_in_slot = last[slots]
+    are_last: npt.NDArray[np.bool_] = last_in_slot == places
+    shared = np.flatnonzero(values[last_in_slot] != values)
+    are_last[shared] = _last_of_each(pa.array(values[shared]))
+    return are_last

@@ -1,0 +1,58 @@
+"""Which op is its key's newest, by whatever way that is found out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from flight_replica.keys import KeyCodec
+from flight_replica.schema import Column, TableSchema
+from flight_replica.state.op_rows import OpRows
+
+_KINDS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint64()]
+_COUNT = 3000
+_random = np.random.default_rng(20)
+
+
+def _keys(kind: pa.DataType, spread: str) -> np.ndarray:
+    limits = np.iinfo(kind.to_pandas_dtype())
+    span = int(limits.max) - int(limits.min)
+    numbers = {
+        "one key": np.zeros(_COUNT, np.uint64),
+        "few keys": _random.integers(0, min(50, span), _COUNT, np.uint64),
+        "from end to end": _random.integers(0, span, _COUNT, np.uint64, endpoint=True),
+        "far apart": _random.integers(0, 2000, _COUNT, np.uint64)
+        % np.uint64(256)
+        * np.uint64(max(1, span // 256)),
+        "each once": np.arange(_COUNT, dtype=np.uint64) % np.uint64(span),
+    }[spread]
+    return (numbers + np.uint64(int(limits.min) % 2**64)).astype(limits.dtype)
+
+
+@pytest.mark.parametrize("spread", ["one key", "few keys", "from end to end", "far apart", "each once"])
+@pytest.mark.parametrize("kind", _KINDS, ids=str)
+def test_the_last_op_of_each_integer_key_is_its_newest(kind: pa.DataType, spread: str) -> None:
+    keys = _keys(kind, spread)
+    schema = TableSchema((Column("k", kind, False), Column("v", pa.int64())), ("k",))
+    values = pa.array(keys)
+    ops = pa.RecordBatch.from_arrays(
+        [
+            pa.array(range(1, _COUNT + 1), pa.uint64()),
+            pa.array(["UPDATE"] * _COUNT),
+            KeyCodec(schema).encode([values]),
+            values,
+            pa.array(range(_COUNT), pa.int64()),
+        ],
+        schema=schema.feed_schema,
+    )
+    newest = {int(key): number for number, key in enumerate(keys)}
+    rows = OpRows(schema).newest(ops)
+    assert dict(zip(rows["c0"].to_pylist(), rows["c1"].to_pylist(), strict=True)) == newest
+    assert len(rows) == len(newest)
+
+
+def test_no_ops_have_no_newest() -> None:
+    schema = TableSchema((Column("k", pa.int64(), False),), ("k",))
+    ops = pa.RecordBatch.from_pylist([], schema=schema.feed_schema)
+    assert len(OpRows(schema).newest(ops)) == 0
