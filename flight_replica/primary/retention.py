@@ -1,7 +1,7 @@
 """Retention of ops: how far a table's history may be forgotten, and forgetting it in the right order.
 
 low_water is raised durably, then in the feed, and only then ops go: a stream below it ends with a gap.
-It only ever moves to the end of a commit.
+It only ever moves to the end of a commit. Where nothing was written for a while, the store takes in its log.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ class Retention:
 
     def _run(self) -> None:
         is_failing = False  # logged once, until it works again
+        writes_total = 0
         while not self._closing.wait(self._engine.settings.retention_interval_seconds):
             try:
                 trim_all(self._engine)
+                if self._engine.writes_total == writes_total:
+                    self._engine.checkpoint()
+                writes_total = self._engine.writes_total
                 is_failing = False
             except Closed:
                 return

@@ -16,6 +16,7 @@ import pytest
 from flight_replica.errors import Closed, ConfigError, LogGap, TableNotFound
 from flight_replica.flightsql.service import IngestMode
 from flight_replica.log.source import Op
+from flight_replica.primary import store
 from flight_replica.primary.engine import Engine
 from flight_replica.primary.retention import trim_all
 from flight_replica.primary.settings import PrimarySettings
@@ -82,6 +83,7 @@ def test_a_directory_is_refused_while_another_primary_has_it(engine: Engine) -> 
     program = f"""
 from pathlib import Path
 from flight_replica.errors import ConfigError
+from flight_replica.primary import store
 from flight_replica.primary.engine import Engine
 try: Engine.open(Path({str(engine.directory)!r}))
 except ConfigError as error: print(error)
@@ -431,3 +433,23 @@ def test_a_put_says_of_each_key_whether_it_was_there(tmp_path: Path, key_count: 
         assert ops.column("id").to_pylist() == list(ids)
         expected = [Op.INSERT.value if id_ % 2 else Op.UPDATE.value for id_ in ids]
         assert set(expected) == {"INSERT", "UPDATE"} and ops.column(1).to_pylist() == expected
+
+
+def test_a_log_that_nobody_adds_to_is_taken_into_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = tmp_path / (store.FILE_NAME + store.WAL_SUFFIX)
+    with closing(Engine.open(tmp_path)) as engine:
+        engine.write(CREATE)
+        engine.write("INSERT INTO t SELECT range, 'x' FROM range(300)")
+        assert wal.stat().st_size > 0 and not engine.checkpoint(), "as little isn't worth it"
+        monkeypatch.setattr(store, "IDLE_WAL_BYTES", 1000)
+        session = engine.session()
+        session.execute("BEGIN TRANSACTION")
+        session.execute('UPDATE "$meta" SET format_version = 2')
+        assert not engine.checkpoint(), "somebody writes"
+        session.execute("ROLLBACK")
+        session.close()
+        assert engine.checkpoint()
+        assert not wal.exists() or wal.stat().st_size == 0
+        assert len(replay(engine).sorted_rows()) == len(ids(engine)) == 300
