@@ -149,11 +149,11 @@ def not_caught_up(replica: Replica, state: ReplicaState, cause: LogGap | None) -
 
 
 def replay(history: OpLog, state: ReplicaState, commit_bytes_max: int) -> None:
-    """Apply every whole commit that `history` has received after the state's seq. Raises `LogGap`."""
+    """Apply every whole commit that `history` has received by now after the state's seq. Raises `LogGap`."""
     commits = CommitBuffer(commit_bytes_max, state.visible_seq)
-    position = state.visible_seq
+    position, newest = state.visible_seq, history.newest_seq  # what comes meanwhile is another turn's
     widen(state, history.schema)
-    while position < history.newest_seq:
+    while position < newest:
         batch = history.read_received(position, READ_BYTES)
         widen(state, history.schema)  # columns may be added while it is read
         position = batch.mark.through

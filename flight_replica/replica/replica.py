@@ -60,6 +60,7 @@ from flight_replica.state.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
+_NEAR_OPS = 5000  # that a new state may be behind when it is swapped in; applied in some 10 ms
 _STOP_SECONDS = 0.1  # how often a rebase asks a native state that is being made to end
 
 
@@ -638,6 +639,10 @@ class Replica:
         except NotCaughtUp:
             drain(self.log, state, self.settings.commit_bytes_max)
             catch_up(self, state)
+        behind, before = self.visible_seq - state.visible_seq, SEQ_MAX
+        while _NEAR_OPS < behind < before:  # each turn has less to do than the one before, or they end
+            catch_up(self, state)
+            behind, before = self.visible_seq - state.visible_seq, behind
 
     @property
     def wants_examining(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 import duckdb
@@ -12,13 +13,18 @@ from flight_replica.errors import Closed
 from flight_replica.schema import TableSchema
 from flight_replica.sql.types import sql_type
 from flight_replica.state import native_record
+from flight_replica.state.file_writer import FileWriter
 from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
 from flight_replica.state.native_state import NativeState, attached
 from flight_replica.state.op_rows import column_names
-from flight_replica.state.state import ReplicaState
+from flight_replica.state.state import ReplicaState, StateKind
 from flight_replica.state.writing import transaction
 
+BATCH_ROWS = 8192  # rows that go from one database to the other at once
+READ_SHARE = 0.4  # of the work, until all rows are read; sorting and writing is the rest
+_SHARE_MAX = 0.99  # until it is done
+_ROWS = "incoming"
 _SHARE_SURE = 0.02  # below it, nothing is said of the time that is left
 
 
@@ -50,7 +56,9 @@ class NativeBuild:
         self._source = source
         self._began = time.monotonic()
         self._lock = threading.Lock()
-        self._connection: duckdb.DuckDBPyConnection | None = None  # while it copies
+        self._reading: duckdb.DuckDBPyConnection | None = None  # while it copies
+        self._writer: FileWriter[tuple[StateRecord, AppliedThrough]] | None = None  # likewise
+        self._read_seconds = 0.0  # when rows were last seen to be read
         self._share = 0.0  # of the work, the newest that was known
         self._is_given_up = False
 
@@ -58,20 +66,16 @@ class NativeBuild:
         """The state. Raises `Closed` after `interrupt`, `Unavailable`, `duckdb.Error`."""
         try:
             self._source.settle()
+            record, at = self._write()
             with attached(self._database, self._name, self._file) as connection:
-                _tell_progress(connection)
-                self._set_connection(connection)
-                try:
-                    with transaction(connection):
-                        record, at = self._copy(connection)
-                finally:
-                    self._set_connection(None)
                 if self._is_given_up:  # an interrupt that comes between two statements is lost
                     raise Closed("a native state was given up just when it was made")
                 return NativeState(connection, self._name, self._file, record, at, is_checked=True)
-        except duckdb.InterruptException as error:
+        except duckdb.Error as error:
             self._file.let_go()
-            raise Closed("a native state was given up while it was made") from error
+            if self._is_given_up:
+                raise Closed("a native state was given up while it was made") from error
+            raise
         except BaseException:
             self._file.let_go()
             raise
@@ -80,29 +84,66 @@ class NativeBuild:
     def progress(self) -> StateProgress:
         seconds = time.monotonic() - self._began
         with self._lock:
-            if self._connection is not None:  # −1 where DuckDB doesn't know, which is so again in the end
-                self._share = min(max(self._share, self._connection.query_progress() / 100), 1.0)
+            self._share = max(self._share, self._share_now(seconds))
             share = self._share
         left = seconds * (1 - share) / share if share > _SHARE_SURE else None
         return StateProgress(share, seconds, left)
+
+    def _share_now(self, seconds: float) -> float:
+        """What DuckDB tells while the rows are read; then what that took tells of the time for the rest."""
+        if self._reading is None:
+            return self._share
+        read = self._reading.query_progress() / 100  # below 0 where DuckDB doesn't know
+        if read > 0:
+            self._read_seconds = seconds
+            return min(read, 1.0) * READ_SHARE
+        return min(READ_SHARE * seconds / self._read_seconds, _SHARE_MAX) if self._read_seconds else 0.0
 
     def interrupt(self) -> None:
         """Give it up: `run` ends soon."""
         with self._lock:
             self._is_given_up = True
-            if self._connection is not None:
-                self._connection.interrupt()
+            reading, writer = self._reading, self._writer
+            if writer is not None:
+                writer.interrupt()
+            if reading is not None:
+                reading.interrupt()
 
-    def _set_connection(self, connection: duckdb.DuckDBPyConnection | None) -> None:
+    def _write(self) -> tuple[StateRecord, AppliedThrough]:
+        """Make the file: the rows, ordered by key, and what they stand for."""
+        with closing(self._database.cursor()) as reading:
+            _tell_progress(reading)
+            with transaction(reading):
+                writer = FileWriter(
+                    self._database,
+                    self._name,
+                    self._file,
+                    lambda writing: self._copy(reading, writing),
+                    # Not on the way from merge on read, where queries cost more the longer it takes.
+                    gives_way=self._source.kind is StateKind.MERGE_ON_APPLY,
+                )
+                self._set_work(reading, writer)
+                try:
+                    return writer.run()
+                finally:
+                    self._set_work(None, None)
+
+    def _set_work(
+        self,
+        reading: duckdb.DuckDBPyConnection | None,
+        writer: FileWriter[tuple[StateRecord, AppliedThrough]] | None,
+    ) -> None:
         with self._lock:
-            if self._is_given_up and connection is not None:
+            if self._is_given_up and reading is not None:
                 raise Closed("a native state was given up before it was made")
-            self._connection = connection
+            self._reading, self._writer = reading, writer
 
-    def _copy(self, connection: duckdb.DuckDBPyConnection) -> tuple[StateRecord, AppliedThrough]:
-        """The rows, ordered by key, and what they stand for; in the caller's transaction."""
+    def _copy(
+        self, reading: duckdb.DuckDBPyConnection, writing: duckdb.DuckDBPyConnection
+    ) -> tuple[StateRecord, AppliedThrough]:
+        """Out of the transaction of one database into that of the other."""
         source = self._source
-        position = source.position(connection)
+        position = source.position(reading)
         schema = TableSchema(source.schema.columns[: position.column_count], source.schema.primary_key)
         names = column_names(schema)
         typed = ", ".join(
@@ -110,17 +151,19 @@ class NativeBuild:
             for name, column in zip(names, schema.columns, strict=True)
         )
         key = ", ".join(f"c{schema.names.index(name)}" for name in schema.primary_key)
-        ((row_count,),) = connection.execute(
-            f"CREATE TABLE {self._name}.rows AS "
-            # By position: DuckDB can't tell names apart that differ only by case.
-            f"SELECT * FROM (SELECT {typed} FROM ({source.relation(position)}) AS s({', '.join(names)})) "
-            f"ORDER BY {key}"
+        # By position: DuckDB can't tell names apart that differ only by case.
+        rows = reading.sql(f"SELECT {typed} FROM ({source.relation(position)}) AS s({', '.join(names)})")
+        writing.register(_ROWS, rows.to_arrow_reader(BATCH_ROWS))
+        ((row_count,),) = writing.execute(
+            # Again by type: Arrow has fewer of them.
+            f"CREATE TABLE {self._name}.rows AS SELECT {typed} FROM {_ROWS} ORDER BY {key}"
         ).fetchall()
+        writing.unregister(_ROWS)
         record = StateRecord(
             source.lineage, schema, source.base_seq, source.base_version, source.is_lower_bound
         )
         at = AppliedThrough(position.visible_seq, position.commit_time_us, source.ops_applied, 0, row_count)
-        native_record.create(connection, self._name, record, at)
+        native_record.create(writing, self._name, record, at)
         return record, at
 
 

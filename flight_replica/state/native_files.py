@@ -23,6 +23,13 @@ _log = logging.getLogger(__name__)
 
 SET_ASIDE_MAX = 3  # files of all tables together: each may be as large as its table
 
+FILE_SETTINGS = (
+    # Forcing each commit to the disk costs as much as a small batch; what it would be for: see above.
+    "SET GLOBAL fsync_mode = 'NONE'",
+    # Files that go need none, and those that stay are read again with their write-ahead log.
+    "SET GLOBAL checkpoint_on_detach = 'DISABLED'",
+)  # of a database to which such files are attached
+
 _CURRENT = "current.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

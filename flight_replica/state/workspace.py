@@ -23,19 +23,14 @@ from flight_replica.errors import ConfigError
 from flight_replica.folder_lock import FolderLock
 from flight_replica.sql.database import open_database
 from flight_replica.sql.standing_sessions import StandingSessions
-from flight_replica.state.native_files import NativeFolder, SetAside
+from flight_replica.state.native_files import FILE_SETTINGS, NativeFolder, SetAside
 
 _log = logging.getLogger(__name__)
 
 _MARK = "flight-replica.lock"
+_SPILL = "spill"  # how folders are called of what didn't fit into memory
 _PREFIX = "flight-replica-"  # of temporary folders
 _NAME_MAX = 100  # characters of a table's folder
-_SETTINGS = (
-    # Forcing each commit to the disk costs as much as a small batch; what it would be for: native_files.py.
-    "SET GLOBAL fsync_mode = 'NONE'",
-    # Files that go need none, and those that stay are read again with their write-ahead log.
-    "SET GLOBAL checkpoint_on_detach = 'DISABLED'",
-)
 _TURN_SECONDS = 0.2  # how often a table that waits for its turn looks whether it still wants it
 _LEFT_OVER_SECONDS = 60.0  # a younger folder may be one that its process is about to lock
 
@@ -71,8 +66,8 @@ class Workspace:
             self.database = open_database(
                 readable=[self._states, self._native],
                 memory_limit=memory_limit,
-                temp_directory=self.directory / "spill",
-                settings=_SETTINGS,
+                temp_directory=self.directory / _SPILL,
+                settings=FILE_SETTINGS,
             )
         except BaseException:
             self._let_go()
@@ -141,7 +136,7 @@ class Workspace:
         return self._fetched / f"{next(self._numbers):06d}"
 
     def _remove_files(self) -> None:
-        for folder in (self._states, self._fetched):
+        for folder in (self._states, self._fetched, *self.directory.glob(f"{_SPILL}*")):
             shutil.rmtree(folder, ignore_errors=True)
 
     def session(self) -> duckdb.DuckDBPyConnection:

@@ -1,0 +1,126 @@
+"""`FileWriter`: a file out of a database of its own, at low priority, and how it is given up."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from flight_replica.errors import Closed
+from flight_replica.sql.memory import database_memory
+from flight_replica.state.file_writer import MEMORY_SHARE, NICENESS, FileWriter
+from flight_replica.state.native_files import NativeFile
+from flight_replica.state.workspace import Workspace
+from tests.processes import until
+
+
+@pytest.fixture
+def workspace() -> Iterator[Workspace]:
+    with closing(Workspace()) as opened:
+        yield opened
+
+
+def priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def file_in(workspace: Workspace) -> NativeFile:
+    return workspace.native_folder("t").new_file()
+
+
+def endless(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(
+        "CREATE TABLE made.rows AS SELECT sum(a.range) FROM range(10000000) a, range(10000000)"
+    )
+
+
+def test_what_was_filled_in_is_in_the_file(workspace: Workspace) -> None:
+    file = file_in(workspace)
+    make = "CREATE TABLE made.rows AS SELECT range AS v FROM range(300000)"
+    count = FileWriter(
+        workspace.database, "made", file, lambda filled: filled.execute(make).fetchall(), gives_way=True
+    ).run()
+    assert count == [(300_000,)]
+    with duckdb.connect(str(file.path)) as connection:
+        assert connection.execute("SELECT sum(v) FROM rows").fetchall() == [(299_999 * 150_000,)]
+    file.let_go()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there has each thread a priority of its own")
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_only_its_own_threads_give_way(workspace: Workspace, gives_way: bool) -> None:
+    def others() -> dict[str, int]:
+        return {
+            thread: os.getpriority(os.PRIO_PROCESS, int(thread)) for thread in os.listdir("/proc/self/task")
+        }
+
+    before, file = others(), file_in(workspace)
+    during = FileWriter(
+        workspace.database, "made", file, lambda _: (priority(), others()), gives_way=gives_way
+    ).run()
+    file.let_go()
+    lower = min(priority() + NICENESS, 19) if gives_way else priority()
+    own = {during[1][thread] for thread in during[1].keys() - before.keys()}
+    assert (during[0], own) == (lower, {lower})
+    assert before.items() <= others().items()
+
+
+def test_it_has_a_part_of_the_memory(workspace: Workspace) -> None:
+    file = file_in(workspace)
+    writer = FileWriter(
+        workspace.database, "made", file, lambda filled: database_memory(filled.cursor).limit, gives_way=True
+    )
+    whole = database_memory(workspace.session).limit
+    assert writer.run() == pytest.approx(whole / MEMORY_SHARE, rel=0.1)
+    file.let_go()
+
+
+def test_an_interrupt_ends_it(workspace: Workspace) -> None:
+    file = file_in(workspace)
+    fills = threading.Event()
+
+    def fill(connection: duckdb.DuckDBPyConnection) -> None:
+        fills.set()
+        endless(connection)
+
+    writer = FileWriter(workspace.database, "made", file, fill, gives_way=False)
+    with ThreadPoolExecutor(1) as other:
+        writing = other.submit(writer.run)
+        assert fills.wait(60)
+
+        def has_ended() -> bool:
+            writer.interrupt()  # one that comes between two statements is lost
+            return writing.done()
+
+        until(has_ended, "it ends")
+        with pytest.raises((duckdb.InterruptException, Closed)):
+            writing.result()
+    file.let_go()
+    assert not file.path.exists()
+
+
+def test_one_that_was_given_up_before_it_began_fills_nothing(workspace: Workspace) -> None:
+    file = file_in(workspace)
+    writer = FileWriter(workspace.database, "made", file, endless, gives_way=True)
+    writer.interrupt()
+    with pytest.raises(Closed):
+        writer.run()
+    file.let_go()
+    assert not file.path.exists()
+
+
+def test_a_folder_of_what_was_spilled_goes_with_the_next_process(tmp_path: Path) -> None:
+    left = tmp_path / "spill-native_7"
+    with_lock = Workspace(tmp_path)
+    with_lock.close()
+    left.mkdir()
+    (left / "duckdb_temp_storage-0.tmp").write_bytes(b"x")
+    Workspace(tmp_path).close()
+    assert not left.exists()
