@@ -176,16 +176,15 @@ class NativeState:
         run = self._connection.execute
         # The delete needs every key, but not which op is its newest: that is found out beside it.
         with ThreadPoolExecutor(1, "newest-ops") as beside:
-            newest = beside.submit(self._rows.newest_of, rows, ops)
+            living = beside.submit(self._rows.with_lives, rows, ops)
             with registered(self._connection, rows) as name:
                 ((deleted,),) = run(
                     f"DELETE FROM {self._database}.rows r {having_keys_of(self.schema, 'r', name)}"
                 ).fetchall()
-            with registered(self._connection, newest.result()) as name:
+            with registered(self._connection, living.result()) as name:
                 columns = ", ".join(column_names(self.schema))
                 ((inserted,),) = run(
-                    f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} "
-                    "WHERE NOT dead"
+                    f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} WHERE lives"
                 ).fetchall()
         return int(inserted) - int(deleted)
 

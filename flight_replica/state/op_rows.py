@@ -78,17 +78,19 @@ class OpRows:
 
     def newest(self, ops: pa.RecordBatch) -> pa.RecordBatch:
         """One row a key: its newest op. Seqs ascend in `ops`."""
-        return self.newest_of(self.named(ops), ops)
-
-    def newest_of(self, rows: pa.RecordBatch, ops: pa.RecordBatch) -> pa.RecordBatch:
-        """Of `rows`, which `named` made of `ops`, the newest one of each key. Seqs ascend."""
-        are_newest = self._are_newest(ops)
+        rows = self.named(ops)
+        are_newest = self._are_newest(rows, ops)
         return rows if are_newest.all() else rows.filter(pa.array(are_newest))
 
-    def _are_newest(self, ops: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    def with_lives(self, rows: pa.RecordBatch, ops: pa.RecordBatch) -> pa.RecordBatch:
+        """`rows`, which `named` made of `ops`, and `lives`: the newest op of its key, and no delete."""
+        lives = pc.and_not(pa.array(self._are_newest(rows, ops)), rows.column("dead"))
+        return rows.append_column("lives", lives)
+
+    def _are_newest(self, rows: pa.RecordBatch, ops: pa.RecordBatch) -> npt.NDArray[np.bool_]:
         (*others, column) = self.schema.key_columns
         if not others and pa.types.is_integer(column.type):  # faster by the number itself
-            return _last_of_integers(self._codec.decode(ops.column(2))[0].to_numpy())
+            return _last_of_integers(rows.column(f"c{self.schema.names.index(column.name)}").to_numpy())
         return _last_of_each(ops.column(2))
 
     def named(self, ops: pa.RecordBatch) -> pa.RecordBatch:
