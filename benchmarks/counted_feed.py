@@ -175,6 +175,9 @@ class _Service:
     def made_of(self, tables: Sequence[str]) -> Sequence[object] | None:
         return None
 
+    def known(self, table: str, key: Sequence[object] | None) -> None:
+        return None
+
     def feed(self, table: str) -> OpLog:
         if table != TABLE:
             raise TableNotFound(f"there is no table {table!r}")

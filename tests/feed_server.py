@@ -90,6 +90,9 @@ class FeedService:
     def made_of(self, tables: Sequence[str]) -> None:
         return None
 
+    def known(self, table: str, key: Sequence[object] | None) -> None:
+        return None
+
     def feed(self, table: str) -> OpLog:
         try:
             return self._feeds[table]

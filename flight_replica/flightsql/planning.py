@@ -27,6 +27,7 @@ from flight_replica.flightsql.functions import (
     wait_of,
     wait_relation,
 )
+from flight_replica.flightsql.known import known_plan
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.options import ReadOptions
@@ -48,7 +49,7 @@ from flight_replica.flightsql.streams import plain_schema
 from flight_replica.flightsql.waits import Waits, demands_of
 from flight_replica.log.wire import LINEAGE_HEADER
 from flight_replica.position import Demand
-from flight_replica.sql.bound import kind_of_value
+from flight_replica.sql.bound import kind_of_value, plain_value
 from flight_replica.sql.dml import parse_ddl, parse_dml
 from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.known_texts import KnownText, KnownTexts
@@ -227,7 +228,23 @@ class Planner:
             (function,) = checked.functions
             if function.name == CHANGES:
                 return self._plan_changes(function, lineage)
-        return self._plan_query(statement, rows, lineage, call)
+        return self._plan_known(statement, rows, call) or self._plan_query(statement, rows, lineage, call)
+
+    def _plan_known(self, query: Query, rows: Sequence[Parameters], call: Call) -> Plan | None:
+        """A plan that takes no view; None where it takes one."""
+        options, checked = call.options, query.checked
+        is_newest = options.pin is None and not options.as_of_seq and call.transaction is None
+        if query.lasting is None or len(rows) != 1 or not is_newest:
+            return None
+        return known_plan(
+            self._service,
+            checked,
+            query.lasting,
+            _schema_key(call, _example(checked, rows)),
+            _keys_read(checked, rows),
+            self._demands(checked, options),
+            self._limits.result_bytes_max,
+        )
 
     def write(self, statement: Write, call: Call, bound: pa.Table = NO_PARAMETERS) -> WriteResult:
         """Run a write at once, inside the call's transaction where it has one.
@@ -438,7 +455,8 @@ def _keys_read(checked: Checked, rows: Sequence[Parameters]) -> Keys:
     if checked.key is None or len(rows) != 1:
         return NO_KEYS
     (row,) = rows
-    bound = row if isinstance(row, Mapping) else {str(n): value for n, value in enumerate(row, start=1)}
+    named = row if isinstance(row, Mapping) else {str(n): value for n, value in enumerate(row, start=1)}
+    bound = {name: plain_value(value) for name, value in named.items()}
     return {checked.key.table: checked.key.bound(bound)}
 
 

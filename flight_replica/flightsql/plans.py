@@ -255,6 +255,26 @@ class QueryPlan:
         self._is_over = True
 
 
+class KnownPlan(_PinsNothing):
+    """A SELECT whose rows were known when it was planned."""
+
+    kind = QueryKind.QUERY
+
+    def __init__(self, position: TablePosition, columns: Sequence[pa.Array], schema: pa.Schema) -> None:
+        """`schema` is that of `columns`, as `plain_schema` made it."""
+        self.positions: Sequence[TablePosition] = [position]
+        self.schema = with_position(schema, self.positions)
+        self.app_metadata = encode_positions(self.positions)
+        self._rows = pa.RecordBatch.from_arrays(columns, schema=self.schema)
+
+    @property
+    def byte_count(self) -> int:
+        return int(self._rows.nbytes)
+
+    def batches(self, call: Call) -> Generator[pa.RecordBatch]:
+        yield self._rows
+
+
 class BoundedChangesPlan(_PinsNothing):
     """`SELECT * FROM merutable_changes(table, since)`, straight from the feed."""
 

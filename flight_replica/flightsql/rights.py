@@ -13,6 +13,7 @@ from flight_replica.errors import Forbidden, TableNotFound
 from flight_replica.flightsql.service import (
     Ending,
     IngestMode,
+    Known,
     PendingWrites,
     Service,
     TableEntry,
@@ -74,6 +75,10 @@ class RestrictedService:
         for table in tables:
             self._check_read(table)
         return self._service.open_view(tables, keys)
+
+    def known(self, table: str, key: Sequence[object] | None) -> Known | None:
+        self._check_read(table)
+        return self._service.known(table, key)
 
     def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
         for table in tables:

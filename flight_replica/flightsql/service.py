@@ -51,6 +51,15 @@ class TableEntry:
     reason: str = ""  # why it isn't serving
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a table without a view, at one position."""
+
+    position: TablePosition
+    schema: TableSchema
+    content: pa.Table | int  # the row of a key, or none, columns in the schema's order; or how many rows
+
+
 class Ending(Protocol):
     """Something that can end before its work is done, as a call whose client goes away."""
 
@@ -127,6 +136,13 @@ class Service(Protocol):
         """A view in which each of `tables` is bound by its name. Raises `TableNotFound`, `Unavailable`.
 
         Of a table in `keys`, only rows with these values need to be right: column, in small letters -> value.
+        """
+        ...
+
+    def known(self, table: str, key: Sequence[object] | None) -> Known | None:
+        """The row of `key`, whose values are of the key's types, or how many rows the table has (None).
+
+        None where only a view tells. Raises `TableNotFound`, `Unavailable`.
         """
         ...
 

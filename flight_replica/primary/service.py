@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from flight_replica.errors import InvalidStatement, TableNotFound
-from flight_replica.flightsql.service import Ending, IngestMode, PendingWrites, TableEntry, WriteResult
+from flight_replica.flightsql.service import Ending, IngestMode, Known, PendingWrites, TableEntry, WriteResult
 from flight_replica.log.feed import TableFeed
 from flight_replica.log.reading import wait_until_at
 from flight_replica.position import Demand, TablePosition
@@ -109,6 +109,9 @@ class PrimaryService:
             base_version=base.version if base else None,
             base_seq=base.base_seq if base else None,
         )
+
+    def known(self, table: str, key: Sequence[object] | None) -> Known | None:
+        return None
 
     def feed(self, table: str) -> TableFeed:
         return self.engine.feed(table)

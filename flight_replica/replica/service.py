@@ -26,10 +26,11 @@ from flight_replica.errors import (
     TableNotFound,
     Unavailable,
 )
-from flight_replica.flightsql.service import Ending, IngestMode, PendingWrites, TableEntry, WriteResult
+from flight_replica.flightsql.service import Ending, IngestMode, Known, PendingWrites, TableEntry, WriteResult
 from flight_replica.log.feed import TableFeed
 from flight_replica.position import Demand, TablePosition
 from flight_replica.replica.as_of import OlderViews
+from flight_replica.replica.known import known
 from flight_replica.replica.measures import Applied, MeasuredTable
 from flight_replica.replica.published import FLIGHT, PublishedTable
 from flight_replica.replica.replica import Replica
@@ -208,6 +209,9 @@ class ReplicaService:
     def open_view(self, tables: Sequence[str], keys: Keys = NO_KEYS) -> View:
         replicas: dict[str, Replica] = {name: self.table(name).replica for name in tables}
         return open_view(self._workspace, replicas, keys, is_checked=True)
+
+    def known(self, table: str, key: Sequence[object] | None) -> Known | None:
+        return known(self.table(table).replica, key)
 
     def open_together(self, tables: Sequence[str], count: int) -> Sequence[View]:
         return open_views(self._workspace, {name: self.table(name).replica for name in tables}, count)

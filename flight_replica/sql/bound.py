@@ -18,12 +18,16 @@ import pyarrow.compute as pc
 from flight_replica.errors import InvalidStatement, SchemaMismatch
 from flight_replica.sql.types import DECIMAL_DIGITS_MAX, sql_type
 
-__all__ = ["bound_values", "kind_of_value"]
+__all__ = ["bound_values", "kind_of_value", "plain_value"]
 
 # Types whose Python values DuckDB reads as just these by itself.
 _PLAIN = frozenset(
     {"BOOLEAN", "DOUBLE", "VARCHAR", "BLOB", "UUID", "DATE", "TIME", "TIMESTAMP"}
     | {"TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP WITH TIME ZONE"}
+)
+# Types of whole numbers.
+_WHOLE = frozenset(
+    {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT"}
 )
 
 
@@ -44,6 +48,13 @@ def bound_values(column: pa.ChunkedArray, target: str | None) -> list[object]:
 def kind_of_value(value: object) -> str:
     """The same for all values that DuckDB binds as one type."""
     return str(value.type) if isinstance(value, duckdb.Value) else f"a {type(value).__name__}"
+
+
+def plain_value(value: object) -> object:
+    """A bound value without its type, where that says no more than the value: a number's that is whole."""
+    if isinstance(value, duckdb.Value) and str(value.type) in _WHOLE and type(value.object) is int:
+        return value.object
+    return value
 
 
 def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:

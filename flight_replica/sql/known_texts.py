@@ -74,14 +74,18 @@ class Facts(Generic[T]):
         """The fact that `make` makes of these objects and `key`; made anew for None."""
         if made_of is None:
             return make()
-        whole = (*map(id, made_of), key)
-        found = self._kept.get(whole)
+        found = self.known(made_of, key)
         if found is not None:
-            return found[1]
+            return found
         fact = make()
         if self._byte_count(fact) <= FACT_BYTES_MAX:
-            self._kept.put(whole, (made_of, fact))
+            self._kept.put((*map(id, made_of), key), (made_of, fact))
         return fact
+
+    def known(self, made_of: Sequence[object], key: Hashable) -> T | None:
+        """The fact, where it has been made and kept."""
+        found = self._kept.get((*map(id, made_of), key))
+        return None if found is None else found[1]
 
 
 def _schema_bytes(schema: pa.Schema) -> int:

@@ -10,10 +10,10 @@ from flight_replica.sql.hogs import constant
 from flight_replica.sql.statement import Node
 from flight_replica.sql.walk import items, text_of
 
-__all__ = ["PlainCount", "plain_count"]
+__all__ = ["PlainCount", "gives_each_row", "plain_count"]
 
 # A SELECT that says something in one of these parts asks for more.
-_OTHER_PARTS = ("where_clause", "group_expressions", "group_sets", "having", "sample", "qualify")
+_OTHER_PARTS = ("group_expressions", "group_sets", "having", "sample", "qualify")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,19 @@ def plain_count(statement: Node, tables: Sequence[str]) -> PlainCount | None:
     if len(tables) != 1 or node["type"] != "SELECT_NODE" or not isinstance(source, dict):
         return None
     is_whole = source["type"] == "BASE_TABLE" and not source["sample"] and not source["column_name_alias"]
-    asks_for_more = items(node["cte_map"], "map") or any(node[part] for part in _OTHER_PARTS)
-    if not is_whole or asks_for_more or node["aggregate_handling"] != "STANDARD_HANDLING":  # GROUP BY ALL
-        return None
-    if not all(_keeps_the_row(modifier) for modifier in items(node, "modifiers")):
+    if not is_whole or node["where_clause"] or not gives_each_row(node):
         return None
     names = [_name(item) for item in items(node, "select_list")]
     columns = tuple(name for name in names if name is not None)
     return PlainCount(tables[0], columns) if len(columns) == len(names) else None
+
+
+def gives_each_row(node: Node) -> bool:
+    """Whether a SELECT has its row, if it can have but one, out of its FROM and WHERE and nothing else."""
+    is_more = items(node["cte_map"], "map") or any(node[part] for part in _OTHER_PARTS)
+    if is_more or node["aggregate_handling"] != "STANDARD_HANDLING":  # GROUP BY ALL
+        return False
+    return all(_keeps_the_row(modifier) for modifier in items(node, "modifiers"))
 
 
 def _keeps_the_row(modifier: Node) -> bool:

@@ -17,6 +17,7 @@ from flight_replica.sql.database import quote
 from flight_replica.sql.guards import guarded
 from flight_replica.sql.key_filter import KeyFilter, key_filter
 from flight_replica.sql.plain_count import PlainCount, plain_count
+from flight_replica.sql.plain_row import PlainRow, plain_row
 from flight_replica.sql.row_filters import NONE, RowFilters, row_filters
 from flight_replica.sql.shows import shown
 from flight_replica.sql.statement import Token, kind_of, single, tokens, tree_of
@@ -43,6 +44,7 @@ class Checked:
     positions: tuple[tuple[str, str], ...] = ()  # tables whose position it asks for: (as spelled, as served)
     count: PlainCount | None = None  # where it asks for nothing else
     key: KeyFilter | None = None  # what it demands of the columns of its table, where that is one
+    row: PlainRow | None = None  # where it asks for columns of that row alone
     filters: RowFilters = NONE  # what may be another value without any of this being another
 
 
@@ -93,7 +95,7 @@ def _check_explain(text: str, words: Sequence[Token], resolve: Resolve) -> Check
     )
     explained = None if checked.count is None else replace(checked.count, prefix=prefix)
     sql = prefix + checked.sql
-    return replace(checked, sql=sql, functions=tuple(moved), count=explained, filters=NONE)
+    return replace(checked, sql=sql, functions=tuple(moved), count=explained, row=None, filters=NONE)
 
 
 def _check_query(text: str, resolve: Resolve) -> Checked:
@@ -110,7 +112,8 @@ def _check_query(text: str, resolve: Resolve) -> Checked:
     tables = tuple(walk.tables)
     plain = None if calls else plain_count(statement, tables)
     key = None if calls else key_filter(statement, tables)
-    return Checked(text, tables, calls, count, names, tuple(walk.positions.items()), plain, key, filters)
+    row = plain_row(statement, key)
+    return Checked(text, tables, calls, count, names, tuple(walk.positions.items()), plain, key, row, filters)
 
 
 def parameters_of(walk: Walk) -> tuple[int, tuple[str, ...]]:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from dataclasses import replace
 
 import duckdb
 import pyarrow as pa
@@ -32,7 +33,7 @@ from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
 from flight_replica.state.op_rows import OpRows, column_names, having_keys_of
 from flight_replica.state.recent_ops import RecentOps
-from flight_replica.state.state import KeyNow, Row, Session, StateKind, StatePosition
+from flight_replica.state.state import CountNow, KeyNow, Row, Session, StateKind, StatePosition
 from flight_replica.state.writing import registered, transaction
 
 _log = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ class NativeState:
         self._folding = threading.Lock()  # held by whoever writes on the connection
         self._ops_applied = at.ops_applied
         self._ops_since_copied = at.ops_since_copied
-        self._row_count = at.row_count
+        self._counted = CountNow(at.seq, at.commit_time_us, at.row_count)  # as committed last
+        self._idle: list[duckdb.DuckDBPyConnection] = []  # sessions that read single keys, in between
         self.is_checked = is_checked  # every value of it was written or read in this process
         self.can_be_written = True  # whether the last write went well
 
@@ -106,7 +108,7 @@ class NativeState:
     @property
     def row_count(self) -> int:
         """As committed now."""
-        return self._row_count
+        return self._counted.row_count
 
     def stand_on(self, base_seq: int, base_version: int) -> None:
         """Take a newer base whose ops are all applied already: nothing but its name changes."""
@@ -162,13 +164,13 @@ class NativeState:
         # Older ones may lack columns that were added since.
         ops = concat([self._rows.conformed(ops) for ops in batches], self.schema.feed_schema)
         with self._noticing_damage(), transaction(self._connection, committing):
-            row_count = self._row_count + (self._replace(ops) if len(ops) else 0)
+            row_count = self._counted.row_count + (self._replace(ops) if len(ops) else 0)
             self._connection.execute(
                 f"UPDATE {self._database}.position SET seq = ?, commit_time_us = ?, "
                 "ops_applied = ops_applied + ?, ops_since_copied = ops_since_copied + ?, row_count = ?",
                 [through, commit_time_us, len(ops), len(ops), row_count],
             )
-        self._row_count = row_count
+        self._counted = CountNow(through, commit_time_us, row_count)
 
     def _replace(self, ops: pa.RecordBatch) -> int:
         """Put the newest of `ops` in place of the rows with their keys; how many rows more there are then."""
@@ -276,6 +278,39 @@ class NativeState:
         names = [f"c{number}" for number in range(len(columns))]
         return KeyNow(*at, pa.table(columns, names).slice(0, 0 if _is_delete(op) else 1))
 
+    def look_up(self, key: Sequence[object]) -> KeyNow | None:
+        found = self.key_now(key)
+        if found.rows is not None:
+            return found
+        try:
+            with self._reading() as session:
+                rows = self._lookup.rows(session, key)
+        except duckdb.Error:  # which is told to who opens a transaction
+            return None
+        # The table may have been newer; but nothing has happened to this key if all newer ops are known.
+        if self.key_now(key).rows is not None or self._recent.forgotten_through > found.visible_seq:
+            return None
+        return replace(found, rows=rows)
+
+    def count_now(self) -> CountNow | None:
+        self.settle()
+        counted = self._counted
+        return counted if counted.visible_seq == self.visible_seq else None
+
+    @contextmanager
+    def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A session outside of any transaction, kept for the next one that reads a key."""
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = self._connection.cursor()
+        try:
+            yield session
+        except BaseException:
+            session.close()
+            raise
+        self._idle.append(session)
+
     def get(self, key: Sequence[object]) -> Row | None:
         _, op = self._recent.find(self._keys.encode_row(key))
         if op is None:
@@ -287,7 +322,7 @@ class NativeState:
         return dict(zip(rows.schema.names, values, strict=True))
 
     def _get_from_table(self, key: Sequence[object]) -> Row | None:
-        with closing(self._connection.cursor()) as session:
+        with self._reading() as session:
             return self._lookup.get(session, key)
 
     def check(self) -> None:
@@ -307,6 +342,8 @@ class NativeState:
 
     def close(self) -> None:
         """Let go of the file, which stays for the next process if it counts."""
+        for session in self._idle:
+            session.close()
         self._connection.execute(f"DETACH {self._database}")
         self._connection.close()
         self.file.let_go()

@@ -24,7 +24,7 @@ from flight_replica.sql.database import quote
 from flight_replica.state.base_files import BaseFiles
 from flight_replica.state.op_rows import column_names, same_key
 from flight_replica.state.row_bits import RowBits
-from flight_replica.state.state import KeyNow, Row, Session, StateKind, StatePosition
+from flight_replica.state.state import CountNow, KeyNow, Row, Session, StateKind, StatePosition
 from flight_replica.state.tail import ReplicaTail, key_row, one_row
 from flight_replica.state.touched_files import TouchedFiles
 
@@ -132,6 +132,12 @@ class ParquetState:
 
     def key_now(self, key: Sequence[object]) -> KeyNow:
         return KeyNow(self.visible_seq, self.commit_time_us, None)
+
+    def look_up(self, key: Sequence[object]) -> KeyNow | None:
+        return None
+
+    def count_now(self) -> CountNow | None:
+        return None
 
     def add_columns(self, schema: TableSchema) -> None:
         self._tail.add_columns(schema)

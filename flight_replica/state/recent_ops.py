@@ -30,6 +30,7 @@ class RecentOps:
         self._lock = threading.Lock()
         self.through = through
         self.commit_time_us = commit_time_us  # of `through`; 0 unknown
+        self.forgotten_through = through  # no op up to here need be known; all newer ones are
         self._taken = through
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_ops = self._waiting_bytes = 0
@@ -81,6 +82,7 @@ class RecentOps:
 
     def _forget_oldest(self) -> None:
         ops = self._kept.popleft()
+        self.forgotten_through = ops.column(0)[-1].as_py()
         self._kept_ops -= len(ops)
         self._kept_bytes -= ops.get_total_buffer_size()
         for number, key in enumerate(ops.column(2).to_pylist()):
@@ -100,7 +102,7 @@ class RecentOps:
             self._places.clear()
             self._waiting_ops = self._waiting_bytes = self._kept_ops = self._kept_bytes = 0
             self.through, self.commit_time_us = through, commit_time_us
-            self._taken = through
+            self._taken = self.forgotten_through = through
 
     def find(self, key: bytes) -> tuple[tuple[int, int], pa.RecordBatch | None]:
         """`through` and its commit's time (µs), and a key's newest op by then; None where that isn't here."""

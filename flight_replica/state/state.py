@@ -50,6 +50,15 @@ class KeyNow:
     rows: pa.Table | None  # its row or none, internal columns; None: what a transaction sees that begins now
 
 
+@dataclass(frozen=True, slots=True)
+class CountNow:
+    """How many rows there are at `visible_seq`, known without a transaction."""
+
+    visible_seq: int
+    commit_time_us: int  # of visible_seq; 0 unknown
+    row_count: int
+
+
 class ReplicaState(Protocol):
     """One table at one seq, growing by `apply`. One writer; readers, each in its own transaction."""
 
@@ -113,6 +122,14 @@ class ReplicaState(Protocol):
 
     def key_now(self, key: Sequence[object]) -> KeyNow:
         """One key (values in key order) at `visible_seq`. Raises `SchemaMismatch`."""
+        ...
+
+    def look_up(self, key: Sequence[object]) -> KeyNow | None:
+        """As `key_now`, always with rows; None where only a transaction tells them."""
+        ...
+
+    def count_now(self) -> CountNow | None:
+        """None where only a transaction tells it."""
         ...
 
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:

@@ -32,6 +32,7 @@ from hypothesis.stateful import (
 from flight_replica.errors import BaseNotUsable, FeedError, LogGap, NotCaughtUp
 from flight_replica.keys import KeyCodec
 from flight_replica.log.source import Op
+from flight_replica.replica.known import known
 from flight_replica.replica.reopened import reopened
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaStats
@@ -322,6 +323,9 @@ class ReplicaHistories(RuleBasedStateMachine):
             assert replica.get(*gone) is None
             self._assert_found(gone, expected.slice(0, 0))
         self.steps += 1
+        if self.steps % 3:
+            counted = known(replica, None)
+            assert counted is None or (counted.position.visible_seq, counted.content) == (seq, len(expected))
         if self.steps % 3:  # else what waits in memory goes on waiting
             with replica.view() as view:
                 is_counted_first = self.steps % 2 == 0
@@ -340,6 +344,12 @@ class ReplicaHistories(RuleBasedStateMachine):
         with open_view(self.workspace, {"t": self.replica}, demanded) as view:
             assert view.positions[0].visible_seq == self.replica.visible_seq
             assert_same(view.execute(f"SELECT * FROM t WHERE {terms}", list(key)).read_all(), expected)
+        found = known(self.replica, key)
+        assert (found is not None) == (self.replica.state.kind is StateKind.MERGE_ON_APPLY)
+        if found is not None:
+            assert found.position.visible_seq == self.replica.visible_seq
+            assert isinstance(found.content, pa.Table)
+            assert_same(sorted_by_key(found.content, found.schema), expected)
 
     def _deleted(self, seq: int) -> list[tuple[object, ...]]:
         """Two keys that were deleted last, as of `seq`."""

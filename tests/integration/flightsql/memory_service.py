@@ -121,6 +121,9 @@ class MemoryService:
     def made_of(self, tables: Sequence[str]) -> Sequence[object]:
         return [self._table(name).schema for name in tables]
 
+    def known(self, table: str, key: Sequence[object] | None) -> None:
+        return None
+
     def feed(self, table: str) -> OpLog:
         return self._table(table).log
 

@@ -34,6 +34,9 @@ class FeedService:
     def made_of(self, tables: Sequence[str]) -> None:
         return None
 
+    def known(self, table: str, key: Sequence[object] | None) -> None:
+        return None
+
     def feed(self, table: str) -> OpLog:
         if table != self._log.table:
             raise TableNotFound(f"no table {table!r}")

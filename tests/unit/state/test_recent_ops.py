@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -16,6 +18,7 @@ from flight_replica.state import native_state as native_state_module
 from flight_replica.state import recent_ops
 from flight_replica.state.native_state import NativeState
 from flight_replica.state.op_rows import OpRows
+from flight_replica.state.state import CountNow
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, delete, op_batch, put
 from tests.unit.state.test_native_state import base_of, native_state
@@ -91,6 +94,53 @@ def test_what_is_written_is_kept_up_to_a_limit(state: NativeState, monkeypatch: 
     assert {key: (state.get([key]) or {})["v"] for key in range(10)} == expected
 
 
+def test_a_key_is_looked_up_in_memory_and_in_the_table(
+    state: NativeState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent_ops, "KEPT_OPS_MAX", 1)
+    state.apply(op_batch(ID_V, [(2, *put(1, 7)), (3, *delete(2))]), 3, 99)
+    for _ in range(2):
+        for key, values in {1: [7], 2: [], 3: [0], 44: []}.items():
+            found = state.look_up([key])
+            assert found is not None and found.rows is not None
+            assert (found.visible_seq, found.commit_time_us) == (3, 99)
+            assert found.rows.to_pydict() == {"c0": [key] * len(values), "c1": values}
+        assert state.count_now() == CountNow(3, 99, 9)  # and writes what waits
+
+
+def test_what_may_have_happened_to_a_key_meanwhile_is_not_answered(
+    state: NativeState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recent_ops, "KEPT_OPS_MAX", 1)
+    rows = state._lookup.rows
+
+    def changing_rows(*arguments: Any) -> pa.Table:
+        change()
+        return rows(*arguments)
+
+    monkeypatch.setattr(state, "_lookup", SimpleNamespace(rows=changing_rows))
+
+    def put_it() -> None:
+        state.apply(op_batch(ID_V, [(2, *put(1, 7))]), 2)
+
+    def put_and_forget_it() -> None:
+        state.apply(op_batch(ID_V, [(3, *put(3, 7))]), 3)
+        state.settle()
+        state.apply(op_batch(ID_V, [(4, *put(4, 7))]), 4)
+        state.settle()
+
+    def put_another() -> None:
+        state.apply(op_batch(ID_V, [(5, *put(6, 7))]), 5)
+
+    change = put_it
+    assert state.look_up([1]) is None
+    change = put_and_forget_it
+    assert state.look_up([3]) is None
+    change = put_another
+    found = state.look_up([5])
+    assert found is not None and found.visible_seq == 4
+
+
 def test_no_reader_sees_a_key_older_than_another_was(
     state: NativeState, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +169,30 @@ def test_no_reader_sees_a_key_older_than_another_was(
             looks += 1
         return looks
 
+    def look_up_keys() -> int:
+        newest = looks = 0
+        while not is_over.is_set():
+            for key in range(10):
+                seen = state.visible_seq
+                found = state.look_up([key])
+                if found is not None:
+                    assert found.rows is not None and max(newest, seen) <= found.visible_seq
+                    newest = found.visible_seq
+                    assert found.rows["c1"].to_pylist() == [0 if newest == 1 else newest]
+                    looks += 1
+        return looks
+
+    def count() -> int:
+        newest = looks = 0
+        while not is_over.is_set():
+            seen = state.visible_seq
+            found = state.count_now()
+            if found is not None:
+                assert max(newest, seen) <= found.visible_seq
+                assert found.row_count == 10
+                newest, looks = found.visible_seq, looks + 1
+        return looks
+
     def read_all() -> int:
         newest = looks = 0
         while not is_over.is_set():
@@ -130,8 +204,8 @@ def test_no_reader_sees_a_key_older_than_another_was(
             newest, looks = seq, looks + 1
         return looks
 
-    with ThreadPoolExecutor(4) as threads:
-        running = [threads.submit(task) for task in (read_keys, read_keys, read_all)]
+    with ThreadPoolExecutor(6) as threads:
+        running = [threads.submit(task) for task in (read_keys, read_keys, look_up_keys, count, read_all)]
         threads.submit(write).result()
         assert all(task.result() for task in running)
 

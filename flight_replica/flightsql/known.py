@@ -1,0 +1,79 @@
+"""Statements that are answered by what is known without a view: a row by its key, a table's count.
+
+Nothing is new about such an answer but what it costs: its position meets what the call demands, and its
+columns are those that the same statement has by a view. So the first one of a text is answered by a view.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import pyarrow as pa
+
+from flight_replica.flightsql.plans import KnownPlan
+from flight_replica.flightsql.service import Service
+from flight_replica.position import Demand
+from flight_replica.schema import TableSchema
+from flight_replica.sql.key_filter import Keys, key_in
+from flight_replica.sql.known_texts import KnownText
+from flight_replica.sql.plain_row import PlainRow
+from flight_replica.sql.sandbox import Checked
+
+__all__ = ["known_plan"]
+
+
+def known_plan(
+    service: Service,
+    checked: Checked,
+    text: KnownText,
+    schema_key: Hashable,
+    keys: Keys,
+    demands: Sequence[Demand],
+    bytes_max: int,
+) -> KnownPlan | None:
+    """A plan of the statement at the newest moment; None where it takes a view.
+
+    `schema_key`: under which the columns of `text` are kept; `keys`: what the statement demands;
+    `bytes_max`: of the result.
+    """
+    if checked.row is None and (checked.count is None or checked.count.prefix):
+        return None
+    (table,) = checked.tables
+    made_of = service.made_of([table])
+    shape = next((part for part in made_of or () if isinstance(part, TableSchema)), None)
+    schema = None if made_of is None else text.schemas.known(made_of, schema_key)
+    if shape is None or schema is None:
+        return None
+    key = places = None
+    if checked.row is not None:
+        key = _key(checked, keys.get(table, {}), shape)
+        places = _places(checked.row, shape, schema)
+        if key is None or places is None:
+            return None
+    known = service.known(table, key)
+    if known is None or known.schema is not shape or not all(d.is_met_by(known.position) for d in demands):
+        return None
+    if isinstance(known.content, int):
+        columns = [pa.array([known.content], field.type) for field in schema]
+    else:
+        columns = [known.content.column(place).combine_chunks() for place in places or ()]
+    plan = KnownPlan(known.position, columns, schema)
+    return plan if plan.byte_count <= bytes_max else None
+
+
+def _key(checked: Checked, values: Mapping[str, object], shape: TableSchema) -> tuple[object, ...] | None:
+    """The key whose row is asked for; None where the terms say more than a key, or less."""
+    key = key_in(values, shape)
+    is_whole = key is not None and checked.key is not None and len(checked.key.terms) == len(key)
+    return key if is_whole else None
+
+
+def _places(row: PlainRow, shape: TableSchema, schema: pa.Schema) -> Sequence[int] | None:
+    """Where the result's columns stand in the table; None where a view changes their types."""
+    places = row.places(shape.names)
+    if places is None or len(places) != len(schema):
+        return None
+    has_types = all(
+        shape.columns[place].type == field.type for place, field in zip(places, schema, strict=True)
+    )
+    return places if has_types else None
