@@ -349,7 +349,8 @@ class ReplicaHistories(RuleBasedStateMachine):
         if found is not None:
             assert found.position.visible_seq == self.replica.visible_seq
             assert isinstance(found.content, pa.Table)
-            assert_same(sorted_by_key(found.content, found.schema), expected)
+            rows = found.content.rename_columns(list(found.schema.names))
+            assert_same(sorted_by_key(rows, found.schema), expected)
 
     def _deleted(self, seq: int) -> list[tuple[object, ...]]:
         """Two keys that were deleted last, as of `seq`."""
