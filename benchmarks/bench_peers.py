@@ -1,9 +1,10 @@
 """How fast is a replica with its tail applied, against Flight SQL servers that stand on static Parquet?
 
-The peers are Sail (`pysail`) and ROAPI (`roapi`), each as it is installed, over the very same files; the
-replica follows a primary that was filled with the same rows, and has taken a million ops since. Each is a
-process of its own, asked by ADBC, one query at a time, in turns. Before the ops every answer is compared with
-DuckDB's over the files. What a peer can't run, or answers otherwise, is listed as such and has no ratio.
+The peers are Sail (`pysail`) and ROAPI (`roapi`), each as it is installed, over the very same files, which
+ROAPI reads into memory as it starts; the replica follows a primary that was filled with the same rows, and
+has taken a million ops since. Each is a process of its own, asked by ADBC, one query at a time, in turns.
+Before the ops every answer is compared with DuckDB's over the files. What a peer can't run, or answers
+otherwise, is listed as such and has no ratio.
 
 Run: make bench-peers, or python -m benchmarks.bench_peers [--rows N] [--ops N] [--repetitions N]
 """
