@@ -7,6 +7,9 @@ the commit is visible and reads no row, and by a query of that row with `min_seq
 the client's hands. So nothing is asked in vain. All are on one machine, so the clocks are one. What the same
 query takes when it waits for nothing is the baseline, measured after each.
 
+Such a call is planned and answered after the commit is visible. So a third way is measured last: a client
+that follows the replica's own feed, in which an op is once readers see it.
+
 A commit's time is told twice: the stamp that the primary gives it, which is before it is synced, and when the
 writer had its acknowledgement. What a disk's sync takes is between them, so the primary lies once on the disk
 and once on a file system in memory, where there is one (Linux: /dev/shm).
@@ -26,16 +29,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from benchmarks.record import record
 from benchmarks.served import LISTEN, running
-from benchmarks.waiting import WaitingClient, now_us
+from benchmarks.waiting import WaitingClient, follow, now_us
 from flight_replica.client import connect, query
 from flight_replica.demo_orders import CREATE, orders
 
@@ -53,10 +57,10 @@ class Seen:
     """One commit as the client saw it come; times in µs since 1970."""
 
     number: int  # of the writer's commit
-    is_row: bool  # the client waited for the row, not for a word that it is visible
+    what: str  # that the client waited for
     stamped_us: int  # by the primary
     seen_us: int
-    round_trip_us: int  # of the row's query that waits for nothing
+    round_trip_us: int | None  # of the row's query that waits for nothing; None: nothing was asked
 
 
 def main() -> None:
@@ -104,17 +108,18 @@ def _measure(place: Path | None, row_count: int, rate: int, seconds: float) -> d
         count = query(replica, "SELECT count(*) FROM orders").column(0)[0].as_py()
         assert count == row_count, f"the replica has {count} rows of {row_count}"
         with _writer(primary, row_count, rate) as acknowledged_us:
-            seen = _watch(replica, seconds)
+            seen = [*_watch(replica, seconds), *_followed(replica, seconds / 2)]
         found: dict[str, list[float]] = {}
         for one in seen:
-            what = "the row in hand" if one.is_row else "visible"
             acknowledged = acknowledged_us[one.number]
-            for name, us in (
-                (f"commit's stamp to {what}", one.seen_us - one.stamped_us),
-                (f"acknowledged to {what}", one.seen_us - acknowledged),
-                ("commit's stamp to acknowledged", acknowledged - one.stamped_us),
-                ("round trip", one.round_trip_us),
-            ):
+            times_us = {
+                f"commit's stamp to {one.what}": one.seen_us - one.stamped_us,
+                f"acknowledged to {one.what}": one.seen_us - acknowledged,
+                "commit's stamp to acknowledged": acknowledged - one.stamped_us,
+            }
+            if one.round_trip_us is not None:
+                times_us["round trip"] = one.round_trip_us
+            for name, us in times_us.items():
                 found.setdefault(name, []).append(us / 1e6)
         return found
 
@@ -146,9 +151,27 @@ def _watch(replica: str, seconds: float) -> list[Seen]:
             (number,) = rows.column(0).to_pylist()
             # Where another commit came in between, the row is of that one.
             if seen_seq and now > began + WARM_SECONDS and at.visible_seq == visible_seq:
-                found.append(Seen(number, is_row, at.commit_time_us, seen_us, round_trip_us))
+                what = "the row in hand" if is_row else "visible"
+                found.append(Seen(number, what, at.commit_time_us, seen_us, round_trip_us))
             seen_seq = again.visible_seq
-    assert {one.is_row for one in found} == {True, False}, "no commit was seen"
+    assert len({one.what for one in found}) == 2, "no commit was seen"
+    return found
+
+
+def _followed(replica: str, seconds: float) -> list[Seen]:
+    """Each commit that comes to a follower of the replica's feed; where several come at once, the last."""
+    with WaitingClient(replica) as client:
+        at, _, _ = client.ask(SQL)
+    found, ends = [], time.monotonic() + seconds
+    with closing(follow(replica, "orders", at.visible_seq)) as batches:
+        for mark, seen_us, ops in batches:
+            if time.monotonic() > ends:
+                break
+            marked = ops.filter(pc.equal(ops.column("id"), MARKED))
+            if marked.num_rows and mark.through == mark.commit_through:
+                number = marked.column("customer")[-1].as_py()
+                found.append(Seen(number, "the op at a follower", mark.commit_time_us, seen_us, None))
+    assert found, "no commit came by the feed"
     return found
 
 

@@ -1,8 +1,10 @@
-"""A Flight SQL client whose statements wait at the server for a seq: the least that tells when it came."""
+"""Flight SQL clients that hear of a seq without polling: statements that wait for it, and a followed feed."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from types import TracebackType
 
 import pyarrow as pa
@@ -41,10 +43,8 @@ class WaitingClient:
     def _run(
         self, sql: str, headers: tuple[tuple[bytes, bytes], ...]
     ) -> tuple[feed_pb2.Positions, int, pa.Table]:
-        command = AnyMessage()
-        command.Pack(flight_sql_pb2.CommandStatementQuery(query=sql), "type.googleapis.com")
-        descriptor = flight.FlightDescriptor.for_command(command.SerializeToString())
-        info = self._client.get_flight_info(descriptor, flight.FlightCallOptions(headers=list(headers)))
+        options = flight.FlightCallOptions(headers=list(headers))
+        info = self._client.get_flight_info(_statement(sql), options)
         answered_us = now_us()
         positions = feed_pb2.Positions.FromString(info.app_metadata)
         return positions, answered_us, self._client.do_get(info.endpoints[0].ticket).read_all()
@@ -56,6 +56,25 @@ class WaitingClient:
         self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._client.close()
+
+
+def follow(uri: str, table: str, since: int) -> Iterator[tuple[feed_pb2.FeedMark, int, pa.RecordBatch]]:
+    """The table's feed at a server: each batch with its mark, and when it was here (µs since 1970)."""
+    with closing(flight.FlightClient(uri)) as client:
+        sql = f"SELECT * FROM merutable_changes('{table}', {since}, follow := true)"
+        reader = client.do_get(client.get_flight_info(_statement(sql)).endpoints[0].ticket)
+        try:
+            while True:
+                chunk = reader.read_chunk()
+                yield feed_pb2.FeedMark.FromString(chunk.app_metadata.to_pybytes()), now_us(), chunk.data
+        finally:
+            reader.cancel()
+
+
+def _statement(sql: str) -> flight.FlightDescriptor:
+    command = AnyMessage()
+    command.Pack(flight_sql_pb2.CommandStatementQuery(query=sql), "type.googleapis.com")
+    return flight.FlightDescriptor.for_command(command.SerializeToString())
 
 
 def now_us() -> int:

@@ -133,7 +133,7 @@ def _are_looked_up(tx: WriteTransaction, record: TableRecord, key_count: int) ->
     """Whether it is cheaper to look each key up than to read the table."""
     if not KEYS_LOOKED_UP_ALWAYS < key_count <= KEYS_LOOKED_UP_MAX:
         return key_count <= KEYS_LOOKED_UP_ALWAYS
-    # Deleted rows count, too, until a checkpoint: a scan passes them. count(*) takes longer the more there are.
+    # Deleted rows count, too, until a checkpoint: a scan passes them. count(*) would take longer for them.
     query = "SELECT estimated_size FROM duckdb_tables() WHERE table_name = ?"
     ((row_count,),) = tx.connection.execute(query, [record.rows_name]).fetchall()
     return bool(row_count > key_count * ROWS_SCANNED_A_KEY)
