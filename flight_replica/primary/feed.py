@@ -186,7 +186,7 @@ class PrimaryFeed:
         self, session: duckdb.DuckDBPyConnection, after: int, through: int, high_water: int
     ) -> FeedMark:
         query = f"""SELECT max(through) FILTER (through <= $1),
-            arg_min(commit_time_us, through) FILTER (through >= $1) FROM {self._record.commits}"""
+            arg_min(commit_time_us, through) FILTER (through >= $1) FROM {self._record.commit_ends}"""
         ((commit_through, time_us),) = session.execute(query, [through]).fetchall()
         return FeedMark(
             lineage=self.lineage,

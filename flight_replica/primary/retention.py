@@ -63,7 +63,7 @@ def target_low_water(engine: Engine, record: TableRecord) -> int:
     """The newest end of a commit that count or age let go."""
     oldest_kept = record.high_water - engine.settings.retention_ops
     oldest_time_us = engine.clock_us() - int(engine.settings.retention_seconds * 1e6)
-    query = f"SELECT max(through) FROM {record.commits} WHERE through <= ? OR commit_time_us < ?"
+    query = f"SELECT max(through) FROM {record.commit_ends} WHERE through <= ? OR commit_time_us < ?"
     session = engine.session()
     try:
         ((target,),) = session.execute(query, [max(oldest_kept, 0), oldest_time_us]).fetchall()

@@ -2,8 +2,8 @@
 
 `$meta` has the format, `$tables` one row a table, and for table id n there are `$rows_n` (the user's columns
 under their own names, `$pk_bytes` and `$updated`), `$ops_n` (`seq, op, pk_bytes, c0, c1, …`) and `$commits_n`
-(`through`, `commit_time_us`: where each commit ends). No user's name starts with a $. Functions here run
-inside the caller's transaction.
+(`through`, `commit_time_us`: where each commit ends, but for the newest, which `$tables` has). No user's name
+starts with a $. Functions here run inside the caller's transaction.
 """
 
 from __future__ import annotations
@@ -80,6 +80,14 @@ class TableRecord:
     @property
     def commits(self) -> str:
         return quote(f"$commits_{self.id}")
+
+    @property
+    def commit_ends(self) -> str:
+        """Where each commit ends and when: `through, commit_time_us`, for a FROM. Some may be twice."""
+        newest = (
+            f'SELECT high_water, commit_time_us FROM "$tables" WHERE id = {self.id} AND commit_time_us > 0'
+        )
+        return f"(SELECT through, commit_time_us FROM {self.commits} UNION ALL {newest})"
 
     @property
     def columns_sql(self) -> str:

@@ -125,16 +125,22 @@ class WriteTransaction:
     def flush(self, clock_us: Callable[[], int]) -> Changes:
         """Write what was logged; commit times never go back within a table.
 
-        The time is taken as late as can be, when all but the ends of the commits is written.
+        The time is taken as late as can be: only the position is written then, if a table has one commit.
+        It holds that commit's end until the next one comes.
         """
         assert not self._logged, "ops were logged after the last commit's end"
         written = [record for record in self.tables if record.id in self.changes.commits]
         for record in written:
-            self._write_ops(record, self.changes.commits[record.id])
+            commits = self.changes.commits[record.id]
+            self._write_ops(record, commits)
+            if record.commit_time_us:
+                before = int(seqs_of(commits[0].ops)[0]) - 1
+                self._write_ends(record, [before], record.commit_time_us)
         time_us = max([clock_us(), *(record.commit_time_us for record in written)])
         self.changes.commit_time_us = time_us
         for record in written:
-            self._write_ends(record, self.changes.commits[record.id], time_us)
+            if ends := [commit.through for commit in self.changes.commits[record.id][:-1]]:
+                self._write_ends(record, ends, time_us)
             moved = self._keep(replace(record, commit_time_us=time_us))
             store.save_position(self.connection, moved)
             self.changes.records[record.id] = moved
@@ -144,7 +150,7 @@ class WriteTransaction:
         with self.data("$ops", pa.Table.from_batches([commit.ops for commit in commits])) as ops:
             self.connection.execute(f"INSERT INTO {record.ops} SELECT * FROM {ops} ORDER BY 1")
 
-    def _write_ends(self, record: TableRecord, commits: list[Commit], time_us: int) -> None:
-        signs = ", ".join(["(?, ?)"] * len(commits))
-        ends = [number for commit in commits for number in (commit.through, time_us)]
-        self.connection.execute(f"INSERT INTO {record.commits} VALUES {signs}", ends)
+    def _write_ends(self, record: TableRecord, ends: list[int], time_us: int) -> None:
+        signs = ", ".join(["(?, ?)"] * len(ends))
+        numbers = [number for end in ends for number in (end, time_us)]
+        self.connection.execute(f"INSERT INTO {record.commits} VALUES {signs}", numbers)

@@ -216,6 +216,12 @@ def test_marks_of_stored_ops_say_their_commits_end_and_time(engine: Engine, cloc
     assert [mark.commit_through for mark in marks] == [0, 2, 2, 4]
     assert [mark.commit_time_us - start for mark in marks] == [100, 100, 200, 200]
     assert feed.read(4, None, BYTES).mark.commit_time_us == start + 200
+    clock.now += 100
+    engine.write("INSERT INTO t VALUES (30, ''), (31, '')")
+    engine = reopen(engine)
+    marks = [engine.feed("t").read(0, through, BYTES).mark for through in range(1, 7)]
+    assert [mark.commit_through for mark in marks] == [0, 2, 2, 4, 4, 6]
+    assert [mark.commit_time_us - start for mark in marks] == [100, 100, 200, 200, 300, 300]
     engine.close()
 
 
