@@ -169,6 +169,7 @@ class Follower:
     # --- what waits in memory ---------------------------------------------------------------------
 
     def _fold(self) -> None:
+        was_worn = False
         while not self._stop.wait(FOLD_SECONDS):
             try:
                 self._replica.settle()
@@ -181,6 +182,10 @@ class Follower:
                     self._rebase_wanted.set()
             else:
                 self._say("", "fold")
+                is_worn = self._replica.is_worn
+                if is_worn and not was_worn:  # its log grows fast; where that fails there is no hurry
+                    self._rebase_wanted.set()
+                was_worn = is_worn
 
     # --- newer bases ------------------------------------------------------------------------------
 

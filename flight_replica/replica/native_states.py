@@ -26,8 +26,8 @@ REBUILD_OPS_MIN = 500_000
 REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slower then (benchmarks/results).
 # DuckDB folds the write-ahead log in when nobody reads. Where somebody always does, a new file bounds it,
 # once it is larger than this and than this part of the table's file.
-LOG_BYTES_MIN = 64 << 20
-LOG_SHARE = 2
+LOG_BYTES_MIN = 24 << 20
+LOG_SHARE = 6  # it goes on growing while the new file is written: docs/decisions/0018
 NATIVE_GROWTH = 3  # a native copy takes up to this times its Parquet files, and as much while it is rebuilt
 
 
@@ -49,14 +49,18 @@ class NativeStates:
     def wants(self, state: ReplicaState) -> bool:
         """Whether one is to be made in place of `state`."""
         if isinstance(state, NativeState):
-            if self.is_outgrown(state):
-                return False  # it is to go
-            worn_ops = max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
-            return state.ops_since_copied > worn_ops or _is_log_long(state)
+            return not self.is_outgrown(state) and self.is_worn(state)  # else it is to go
         reason = self.why_not(state)
         if self._is_news(reason):
             _log.warning("no native state table=%s reason=%s", self._table, reason)
         return not reason
+
+    def is_worn(self, state: ReplicaState) -> bool:
+        """Whether `state` is a native one that isn't what it was when it was made."""
+        if not isinstance(state, NativeState):
+            return False
+        worn_ops = max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
+        return state.ops_since_copied > worn_ops or _is_log_long(state)
 
     def _is_news(self, reason: str) -> bool:
         """Keep `reason`; whether it is a new one. Empty: there is nothing to be said."""

@@ -655,6 +655,11 @@ class Replica:
         """Whether a native state is to be made: the first one, or one in key order again."""
         return self.native_states.wants(self._slot.current)
 
+    @property
+    def is_worn(self) -> bool:
+        """Whether there is a native state, and another one, in key order again, is to take its place."""
+        return self.is_loaded and self.native_states.is_worn(self._slot.current)
+
     def new_state(self, snapshot: BaseSnapshot) -> ReplicaState:
         """A state on files of its own at the snapshot's seq."""
         if snapshot.lineage != self.lineage:

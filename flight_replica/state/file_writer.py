@@ -25,7 +25,7 @@ from flight_replica.sql.memory import database_memory
 from flight_replica.state.native_files import FILE_SETTINGS, NativeFile
 from flight_replica.state.writing import transaction
 
-NICENESS = 10  # a tenth of the weight of a thread of ordinary priority, where they want the same core
+NICENESS = 5  # a third of the weight of a thread of ordinary priority, where both want one core
 MEMORY_SHARE = 2  # it may have this part of what the process's database may have
 
 

@@ -113,7 +113,12 @@ class NativeFolder:
         with self._lock:
             former = self._current
             self._point_to(path)
-            if former not in (None, path) and former not in self._in_use:
+            if former in (None, path):
+                return
+            if former in self._in_use:
+                # Whoever reads it has all of it in file and memory; its log was for a later process.
+                _empty(_both(former)[1])
+            else:
                 _remove(former)
 
     def forget(self, path: Path | None = None) -> None:
@@ -205,6 +210,12 @@ def _both(path: Path) -> tuple[Path, Path]:
 def _remove(path: Path) -> None:
     for file in _both(path):
         file.unlink(missing_ok=True)
+
+
+def _empty(path: Path) -> None:
+    """Give the room back, which the file keeps while it is open even if it is removed."""
+    with suppress(FileNotFoundError):
+        os.truncate(path, 0)
 
 
 def _force(path: Path) -> None:

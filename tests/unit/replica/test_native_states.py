@@ -22,6 +22,7 @@ from flight_replica.replica.native_states import NativeStates
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
 from flight_replica.state.native_build import StateProgress
+from flight_replica.state.native_state import NativeState
 from flight_replica.state.state import StateKind
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, LINEAGE, ParquetBase, SmallTable, put
@@ -206,6 +207,31 @@ def test_a_long_log_of_writes_under_a_reader_is_a_reason_to_build_anew(
             assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 2
             assert len(view.execute("SELECT * FROM t").read_all()) == 3
         assert replica.state is not before
+        assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 1
+
+
+def test_a_reader_of_a_state_that_was_replaced_needs_no_log_of_writes(
+    primary: SmallTable, workspace: Workspace
+) -> None:
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        replica.merge_on_apply()
+        primary.commit(*(put(key, key) for key in range(1000)))
+        replica.advance()
+        replica.settle()
+        primary.commit(put(1, -1))
+        replica.advance()
+        with replica.view() as view:
+            old = replica.pin()
+            primary.commit(put(2, -2))
+            replica.advance()
+            assert isinstance(old, NativeState) and old.file.log_byte_count > 1000
+            replica.merge_on_apply()
+            assert old.file.log_byte_count == 0
+            old.settle()  # as a reader does that has just pinned it
+            rows = view.execute("SELECT * FROM t").read_all().to_pylist()
+            assert {row["id"]: row["v"] for row in rows} == {**{key: key for key in range(1000)}, 1: -1}
+            replica.release(old)
+        assert replica.get(2) == {"id": 2, "v": -2}
         assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 1
 
 
