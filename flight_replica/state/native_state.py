@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 _SEQ_MAX = 2**64 - 1
 _CORRUPT = "Corrupt database file"  # how DuckDB begins when a block's checksum is another one
 _LOST = "has been invalidated"  # … and what it says of a database of which a checkpoint failed
+BESIDE_OPS_MIN = 100_000  # what is fewer is looked at sooner than a thread is made for it
 CHECKED_AT_ONCE_BYTES = 128 << 20  # a larger file is read through once the table is served
 
 
@@ -175,20 +176,31 @@ class NativeState:
     def _replace(self, ops: pa.RecordBatch) -> int:
         """Put the newest of `ops` in place of the rows with their keys; how many rows more there are then."""
         rows = self._rows.named(ops)
-        run = self._connection.execute
+        if len(ops) < BESIDE_OPS_MIN:
+            with registered(self._connection, self._rows.with_lives(rows, ops)) as name:
+                deleted = self._delete(name)
+                return self._insert(name) - deleted
         # The delete needs every key, but not which op is its newest: that is found out beside it.
         with ThreadPoolExecutor(1, "newest-ops") as beside:
             living = beside.submit(self._rows.with_lives, rows, ops)
             with registered(self._connection, rows) as name:
-                ((deleted,),) = run(
-                    f"DELETE FROM {self._database}.rows r {having_keys_of(self.schema, 'r', name)}"
-                ).fetchall()
+                deleted = self._delete(name)
             with registered(self._connection, living.result()) as name:
-                columns = ", ".join(column_names(self.schema))
-                ((inserted,),) = run(
-                    f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} WHERE lives"
-                ).fetchall()
-        return int(inserted) - int(deleted)
+                return self._insert(name) - deleted
+
+    def _delete(self, name: str) -> int:
+        """Remove the rows whose keys are in the relation `name`; how many."""
+        keys = having_keys_of(self.schema, "r", name)
+        ((count,),) = self._connection.execute(f"DELETE FROM {self._database}.rows r {keys}").fetchall()
+        return int(count)
+
+    def _insert(self, name: str) -> int:
+        """Add what lives of the relation `name`; how many rows."""
+        columns = ", ".join(column_names(self.schema))
+        ((count,),) = self._connection.execute(
+            f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} WHERE lives"
+        ).fetchall()
+        return int(count)
 
     @contextmanager
     def _noticing_damage(self) -> Iterator[None]:

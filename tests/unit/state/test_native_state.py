@@ -19,6 +19,7 @@ import pytest
 
 from flight_replica.errors import SchemaMismatch, Unavailable
 from flight_replica.schema import Column, TableSchema
+from flight_replica.state import native_state as native_module
 from flight_replica.state.native_build import NativeBuild
 from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
@@ -127,9 +128,15 @@ _PARTS: dict[str, list[object]] = {
     ],
     ids=" ".join,
 )
+@pytest.mark.parametrize("beside_ops_min", [0, native_module.BESIDE_OPS_MIN])
 def test_only_the_very_key_is_replaced_where_parts_of_others_are_the_same(
-    key: tuple[str, ...], workspace: Workspace, tmp_path: Path
+    key: tuple[str, ...],
+    beside_ops_min: int,
+    workspace: Workspace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(native_module, "BESIDE_OPS_MIN", beside_ops_min)
     schema = TableSchema((*(Column(n, _NAMES[n], False) for n in key), Column("v", pa.int64())), key)
     keys = list(itertools.product(*(_PARTS[name] for name in key)))
     columns = [
