@@ -91,6 +91,7 @@ _FRESHNESS = (  # where the primary's data lie, and from when on time counts
     ("on disk", "acknowledged to visible"),
     ("in memory", "commit's stamp to visible"),
     ("in memory", "commit's stamp to the row in hand"),
+    ("in memory", "commit's stamp to the op at a follower"),
 )
 
 TARGETS = (
