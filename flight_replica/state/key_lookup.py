@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from flight_replica.schema import TableSchema
 from flight_replica.sql.bound import bound_values
+from flight_replica.sql.parsed import Parsed
 from flight_replica.sql.types import equal_key_sql, sql_type
 from flight_replica.state.op_rows import column_names
 from flight_replica.state.state import Row
@@ -43,12 +44,13 @@ class KeyLookup:
         columns = shown if self._is_by_value else names
         # As parameters, not as a table to join: four times faster, and the table's order tells where to look.
         self._sql = f"SELECT {', '.join(columns)} FROM {table} WHERE {' AND '.join(terms)}"
+        self._query = Parsed(self._sql)
 
     def rows(self, session: duckdb.DuckDBPyConnection, key: Sequence[object]) -> pa.Table:
         """The row of `key`, whose values are of the key's types, or none, with internal names."""
         values = list(key) if self._has_plain_key else self._bound(key)
         if self._is_by_value:
-            rows = self._arrow(session.execute(self._sql, values).fetchall())
+            rows = self._arrow(self._query.run(session, values).fetchall())
         else:
             rows = session.sql(self._sql, params=values).to_arrow_table()
         assert len(rows) <= 1, f"a key stands {len(rows)} times"
