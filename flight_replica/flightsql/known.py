@@ -6,13 +6,12 @@ columns are those that the same statement has by a view. So the first one of a t
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import pyarrow as pa
 
 from flight_replica.flightsql.plans import KnownPlan
-from flight_replica.flightsql.service import Service
-from flight_replica.position import Demand
+from flight_replica.flightsql.service import Known, Service
 from flight_replica.schema import TableSchema
 from flight_replica.sql.key_filter import Keys, key_in
 from flight_replica.sql.known_texts import KnownText
@@ -28,13 +27,13 @@ def known_plan(
     text: KnownText,
     schema_key: Hashable,
     keys: Keys,
-    demands: Sequence[Demand],
+    look: Callable[[str, Sequence[object] | None], Known | None],
     bytes_max: int,
 ) -> KnownPlan | None:
     """A plan of the statement at the newest moment; None where it takes a view.
 
-    `schema_key`: under which the columns of `text` are kept; `keys`: what the statement demands;
-    `bytes_max`: of the result.
+    `schema_key`: under which the columns of `text` are kept; `keys`: what the statement demands; `look`: as
+    `Service.known`, at a moment that is new enough; `bytes_max`: of the result.
     """
     if checked.row is None and (checked.count is None or checked.count.prefix):
         return None
@@ -50,8 +49,8 @@ def known_plan(
         places = _places(checked.row, shape, schema)
         if key is None or places is None:
             return None
-    known = service.known(table, key)
-    if known is None or known.schema is not shape or not all(d.is_met_by(known.position) for d in demands):
+    known = look(table, key)
+    if known is None or known.schema is not shape:
         return None
     if isinstance(known.content, int):
         columns = [pa.array([known.content], field.type) for field in schema]

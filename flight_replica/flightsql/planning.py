@@ -43,7 +43,7 @@ from flight_replica.flightsql.plans import (
     WrittenPlan,
 )
 from flight_replica.flightsql.reads import Reads
-from flight_replica.flightsql.service import Service, WriteResult
+from flight_replica.flightsql.service import Known, Service, WriteResult
 from flight_replica.flightsql.session_sql import SessionChange, session_change
 from flight_replica.flightsql.streams import plain_schema
 from flight_replica.flightsql.waits import Waits, demands_of
@@ -236,13 +236,18 @@ class Planner:
         is_newest = options.pin is None and not options.as_of_seq and call.transaction is None
         if query.lasting is None or len(rows) != 1 or not is_newest:
             return None
+
+        def look(table: str, key: Sequence[object] | None) -> Known | None:
+            demands = self._demands(checked, options)
+            return self._waits.known(self._service, table, key, demands, options.wait_timeout_ms, call)
+
         return known_plan(
             self._service,
             checked,
             query.lasting,
             _schema_key(call, _example(checked, rows)),
             _keys_read(checked, rows),
-            self._demands(checked, options),
+            look,
             self._limits.result_bytes_max,
         )
 

@@ -17,7 +17,7 @@ from flight_replica.flightsql.calls import Call
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.observing import Phase
 from flight_replica.flightsql.options import ReadOptions, Resolve
-from flight_replica.flightsql.service import Service
+from flight_replica.flightsql.service import Known, Service
 from flight_replica.position import Demand, TablePosition
 from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.view import View
@@ -68,6 +68,23 @@ class Waits:
 
         return self._until_met(service, look, View.close, demands, timeout_ms, call)
 
+    def known(
+        self,
+        service: Service,
+        table: str,
+        key: Sequence[object] | None,
+        demands: Sequence[Demand],
+        timeout_ms: float,
+        call: Call,
+    ) -> Known | None:
+        """As `Service.known`, once that meets `demands`. Raises as `open_view`."""
+
+        def look() -> tuple[Known | None, Sequence[TablePosition]]:
+            found = service.known(table, key)
+            return found, () if found is None else [found.position]
+
+        return self._until_met(service, look, lambda _: None, demands, timeout_ms, call)
+
     def until_met(
         self, service: Service, demands: Sequence[Demand], timeout_ms: float, call: Call
     ) -> Sequence[TablePosition]:
@@ -88,11 +105,14 @@ class Waits:
         timeout_ms: float,
         call: Call,
     ) -> T:
-        """What `look` found when it met the demands; what was found before is dropped."""
+        """What `look` found when it met the demands, or None as soon as it finds nothing; what it found
+        before is dropped."""
         began = time.monotonic()
         deadline = began + timeout_ms / 1000
         while True:
             found, positions = look()
+            if found is None:
+                return found
             unmet = _unmet(demands, positions)
             if unmet is None:
                 return found
