@@ -27,8 +27,8 @@ class WaitingClient:
 
         No row of the table is read.
         """
-        _, _, rows = self._run(f"SELECT visible_seq FROM merutable_wait('{table}', {seq}, {WAIT_MS})", ())
-        return int(rows.column(0)[0].as_py()), now_us()
+        _, _, rows = self._run(f"SELECT * FROM merutable_wait('{table}', {seq}, {WAIT_MS})", ())
+        return int(rows["visible_seq"][0].as_py()), now_us()
 
     def ask(self, sql: str, min_seq: int = 0) -> tuple[feed_pb2.TablePosition, int, pa.Table]:
         """The answer at `min_seq` or later: the position of its one table, when the plan was answered (µs

@@ -161,10 +161,10 @@ def wait_of(call: TableFunction) -> Wait:
     return Wait(_text(call, 0, "a table's name"), _seq(call, 1), timeout if is_number else None)  # type: ignore[arg-type]
 
 
-def wait_relation(table: str, visible_seq: int, waited_ms: float) -> Relation:
+def wait_rows(table: str, visible_seq: int, waited_ms: float) -> pa.Table:
     """The row of a `merutable_wait` that is over."""
     row = {"table_name": table, "visible_seq": visible_seq, "waited_ms": waited_ms}
-    return _ready(_WAIT, [row])
+    return pa.Table.from_pylist([row], _WAIT)
 
 
 # --- arguments ----------------------------------------------------------------------------------------
@@ -213,15 +213,18 @@ def _bare(call: TableFunction, schema: pa.Schema, rows: list[dict[str, object]])
     return _ready(schema, rows)
 
 
+def ready(rows: pa.Table) -> Relation:
+    """The relation of these rows."""
+    return Relation(rows.schema, lambda view: rows)
+
+
 def _ready(schema: pa.Schema, rows: list[dict[str, object]]) -> Relation:
-    table = pa.Table.from_pylist(rows, schema)
-    return Relation(schema, lambda view: table)
+    return ready(pa.Table.from_pylist(rows, schema))
 
 
 def _information_relation(name: str, service: Service) -> Relation:
     is_read_only = service.read_only_reason is not None
-    table = information_schema.table(name, service.tables(), is_read_only=is_read_only)
-    return Relation(table.schema, lambda view: table)
+    return ready(information_schema.table(name, service.tables(), is_read_only=is_read_only))
 
 
 def _tables_row(entry: TableEntry) -> dict[str, object]:

@@ -52,12 +52,13 @@ def known_plan(
     known = look(table, key)
     if known is None or known.schema is not shape:
         return None
-    if isinstance(known.content, int):
-        columns = [pa.array([known.content], field.type) for field in schema]
+    content = known.content
+    if isinstance(content, int):
+        columns: list[object] = [[content] for _ in schema]
     else:
-        columns = [known.content.column(place).combine_chunks() for place in places or ()]
-    plan = KnownPlan(known.position, columns, schema)
-    return plan if plan.byte_count <= bytes_max else None
+        columns = [content[place] for place in places or ()]
+    rows = pa.table(columns, schema)
+    return KnownPlan([known.position], rows) if rows.nbytes <= bytes_max else None
 
 
 def _key(checked: Checked, values: Mapping[str, object], shape: TableSchema) -> tuple[object, ...] | None:

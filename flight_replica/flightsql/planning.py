@@ -22,10 +22,11 @@ from flight_replica.flightsql.functions import (
     changes_of,
     digest_table,
     feed_of,
+    ready,
     relation,
     served_name,
     wait_of,
-    wait_relation,
+    wait_rows,
 )
 from flight_replica.flightsql.known import known_plan
 from flight_replica.flightsql.limits import ServerLimits
@@ -37,6 +38,7 @@ from flight_replica.flightsql.pins import Pins
 from flight_replica.flightsql.plans import (
     BoundedChangesPlan,
     FollowPlan,
+    KnownPlan,
     Plan,
     QueryPlan,
     SessionPlan,
@@ -228,13 +230,14 @@ class Planner:
             (function,) = checked.functions
             if function.name == CHANGES:
                 return self._plan_changes(function, lineage)
+            if function.name == WAIT and _reads_newest(call):
+                return KnownPlan([], self._wait(function, call))
         return self._plan_known(statement, rows, call) or self._plan_query(statement, rows, lineage, call)
 
     def _plan_known(self, query: Query, rows: Sequence[Parameters], call: Call) -> Plan | None:
         """A plan that takes no view; None where it takes one."""
         options, checked = call.options, query.checked
-        is_newest = options.pin is None and not options.as_of_seq and call.transaction is None
-        if query.lasting is None or len(rows) != 1 or not is_newest:
+        if query.lasting is None or len(rows) != 1 or not _reads_newest(call):
             return None
 
         def look(table: str, key: Sequence[object] | None) -> Known | None:
@@ -335,6 +338,8 @@ class Planner:
                 plan = self._plan_changes(function, None)
                 plan.close()
                 return plan.schema
+            if function.name == WAIT:
+                return KnownPlan([], self._wait(function, None)).schema
         plan = self._plan_query(query, [], None, call, rewrite, is_run=False)
         plan.close()
         return plan.schema
@@ -417,17 +422,20 @@ class Planner:
 
     def _relation(self, function: TableFunction, lineage: UUID | None, call: Call | None) -> Relation:
         """The relation of a call; a wait is over then, unless a statement is only looked at (call None)."""
-        if function.name != WAIT:
-            return relation(function, self._service, lineage)
+        is_wait = function.name == WAIT
+        return ready(self._wait(function, call)) if is_wait else relation(function, self._service, lineage)
+
+    def _wait(self, function: TableFunction, call: Call | None) -> pa.Table:
+        """The row of a wait, which is over then, unless a statement is only looked at (call None)."""
         wait = wait_of(function)
         demand = Demand(self._served(wait.table), wait.seq)
         if call is None:
-            return wait_relation(demand.table, 0, 0.0)
+            return wait_rows(demand.table, 0, 0.0)
         timeout_ms = call.options.wait_timeout_ms if wait.timeout_ms is None else wait.timeout_ms
         began = time.monotonic()
         positions = self._waits.until_met(self._service, [demand], timeout_ms, call)
         (at,) = (position for position in positions if position.table == demand.table)
-        return wait_relation(at.table, at.visible_seq, (time.monotonic() - began) * 1000)
+        return wait_rows(at.table, at.visible_seq, (time.monotonic() - began) * 1000)
 
     def _await_feeds(self, checked: Checked, call: Call) -> None:
         """Wait until the feeds that are read are where the call demands; views are opened so."""
@@ -453,6 +461,12 @@ class Planner:
             if spelled is not None:
                 names[self._resolve(spelled) or spelled] = None
         return list(names)
+
+
+def _reads_newest(call: Call) -> bool:
+    """Whether a statement is of no moment that stands, nor makes one."""
+    options = call.options
+    return options.pin is None and not options.as_of_seq and call.transaction is None
 
 
 def _keys_read(checked: Checked, rows: Sequence[Parameters]) -> Keys:

@@ -260,19 +260,15 @@ class KnownPlan(_PinsNothing):
 
     kind = QueryKind.QUERY
 
-    def __init__(self, position: TablePosition, columns: Sequence[pa.Array], schema: pa.Schema) -> None:
-        """`schema` is that of `columns`, as `plain_schema` made it."""
-        self.positions: Sequence[TablePosition] = [position]
-        self.schema = with_position(schema, self.positions)
-        self.app_metadata = encode_positions(self.positions)
-        self._rows = pa.RecordBatch.from_arrays(columns, schema=self.schema)
-
-    @property
-    def byte_count(self) -> int:
-        return int(self._rows.nbytes)
+    def __init__(self, positions: Sequence[TablePosition], rows: pa.Table) -> None:
+        """`rows`: with the schema that `plain_schema` made."""
+        self.positions: Sequence[TablePosition] = positions
+        self.schema = with_position(rows.schema, positions)
+        self.app_metadata = encode_positions(positions)
+        self._rows = rows
 
     def batches(self, call: Call) -> Generator[pa.RecordBatch]:
-        yield self._rows
+        yield from self._rows.replace_schema_metadata(self.schema.metadata).to_batches()
 
 
 class BoundedChangesPlan(_PinsNothing):

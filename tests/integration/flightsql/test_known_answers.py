@@ -161,6 +161,20 @@ def test_a_write_is_seen_at_once_by_who_asks_for_its_seq(pair: Pair, connection:
             assert cursor.fetchall() == [(101 + number,)]
 
 
+def test_a_wait_alone_is_answered_as_one_in_a_query(
+    connection: adbc.Connection, views: list[Sequence[str]]
+) -> None:
+    wait = "SELECT * FROM merutable_wait('orders', 1, 1000)"
+    expected = ask(connection, f"SELECT table_name, visible_seq, waited_ms FROM ({wait})")
+    views.clear()
+    found = ask(connection, wait)
+    assert (found.schema, found["visible_seq"]) == (expected.schema, expected["visible_seq"])
+    assert found["table_name"].to_pylist() == ["orders"]
+    with pytest.raises(adbc_driver_manager.Error, match="waited"):
+        ask(connection, "SELECT * FROM merutable_wait('orders', 999999, 1)")
+    assert views == []
+
+
 def test_a_table_that_was_dropped_is_not_found(pair: Pair, connection: adbc.Connection) -> None:
     pair.write("CREATE TABLE short (id BIGINT PRIMARY KEY)", "INSERT INTO short VALUES (1)")
     pair.wait_serving("short")
