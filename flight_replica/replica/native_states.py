@@ -27,7 +27,7 @@ REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slowe
 # DuckDB folds the write-ahead log in when nobody reads. Where somebody always does, a new file bounds it,
 # once it is larger than this and than this part of the table's file.
 LOG_BYTES_MIN = 24 << 20
-LOG_SHARE = 6  # it goes on growing while the new file is written: docs/decisions/0018
+LOG_SHARE = 6  # it goes on growing while the new file is written: docs/decisions/0016
 NATIVE_GROWTH = 3  # a native copy takes up to this times its Parquet files, and as much while it is rebuilt
 
 

@@ -2,7 +2,7 @@
 
 To sort and write a table takes all cores for seconds. In the process's own database that work stands in one
 queue with the queries. Here it has threads of its own, which can run at low priority (Linux): then they take
-what queries and applies leave, and all cores where there is nothing else to do (docs/decisions/0018). The
+what queries and applies leave, and all cores where there is nothing else to do (docs/decisions/0016). The
 memory that it took goes back to the system with it.
 """
 
