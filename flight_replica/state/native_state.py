@@ -307,7 +307,7 @@ class NativeState:
     def count_now(self) -> CountNow | None:
         self.settle()
         counted = self._counted
-        return counted if counted.visible_seq == self.visible_seq else None
+        return counted if counted.visible_seq == self._recent.seen_through() else None
 
     @contextmanager
     def _reading(self) -> Iterator[duckdb.DuckDBPyConnection]:

@@ -43,6 +43,11 @@ class RecentOps:
         """Whether the table is behind `through`."""
         return self._taken < self.through
 
+    def seen_through(self) -> int:
+        """`through`, once the table shows nothing newer: see `overtaken`."""
+        with self._lock:
+            return self.through
+
     def has_room(self, ops: pa.RecordBatch) -> bool:
         """Whether `ops` may wait, too."""
         return (

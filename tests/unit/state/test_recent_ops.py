@@ -210,6 +210,29 @@ def test_no_reader_sees_a_key_older_than_another_was(
         assert all(task.result() for task in running)
 
 
+def test_a_count_is_not_older_than_what_a_query_has_just_seen(
+    state: NativeState, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries see a large batch a moment before it is known here: who counts then waits for that moment."""
+    monkeypatch.setattr(recent_ops, "WAITING_OPS_MAX", 0)
+    overtaken = recent_ops.RecentOps.overtaken
+    counts: list[Future[CountNow | None]] = []
+    with ThreadPoolExecutor(1) as other:
+
+        @contextmanager
+        def seen_meanwhile(self: recent_ops.RecentOps, through: int, commit_time_us: int) -> Iterator[None]:
+            with overtaken(self, through, commit_time_us):
+                yield
+                assert written(state, workspace, 11) == (2, 7)
+                counts.append(other.submit(state.count_now))
+                wait(counts, 0.2)  # it has to wait itself; if it doesn't, it gets far enough
+
+        monkeypatch.setattr(recent_ops.RecentOps, "overtaken", seen_meanwhile)
+        state.apply(op_batch(ID_V, [(2, *put(11, 7))]), 2, 99)
+        assert counts[0].result() in (None, CountNow(2, 99, 11))
+    assert state.count_now() == CountNow(2, 99, 11)
+
+
 def test_ops_that_wait_while_a_column_is_added_are_written_with_its_default(
     state: NativeState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
