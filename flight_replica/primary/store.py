@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -155,12 +156,18 @@ def _first_line(error: Exception) -> str:
 
 
 def checkpoint(connection: duckdb.DuckDBPyConnection, directory: Path) -> bool:
-    """Take the log into the file, where that is worth it and nobody is in the way; whether it was taken."""
+    """Take the log into the file, where that is worth it and nobody is in the way; whether it was taken.
+
+    A checkpoint for which the disk has no room ends the database, so it waits until the file has room twice.
+    """
     try:
         wal_bytes = (directory / (FILE_NAME + WAL_SUFFIX)).stat().st_size
     except FileNotFoundError:
         return False
     if wal_bytes < IDLE_WAL_BYTES:
+        return False
+    if shutil.disk_usage(directory).free < (directory / FILE_NAME).stat().st_size + wal_bytes:
+        logger.debug("checkpoint put off reason=disk")
         return False
     try:
         connection.execute("CHECKPOINT")

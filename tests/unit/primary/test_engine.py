@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,7 +84,6 @@ def test_a_directory_is_refused_while_another_primary_has_it(engine: Engine) -> 
     program = f"""
 from pathlib import Path
 from flight_replica.errors import ConfigError
-from flight_replica.primary import store
 from flight_replica.primary.engine import Engine
 try: Engine.open(Path({str(engine.directory)!r}))
 except ConfigError as error: print(error)
@@ -459,3 +459,18 @@ def test_a_log_that_nobody_adds_to_is_taken_into_the_file(
         assert engine.checkpoint()
         assert not wal.exists() or wal.stat().st_size == 0
         assert len(replay(engine).sorted_rows()) == len(ids(engine)) == 300
+
+
+def test_a_log_stays_where_the_disk_has_no_room_for_its_file_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "IDLE_WAL_BYTES", 1000)
+    usage = shutil.disk_usage(tmp_path)
+    with closing(Engine.open(tmp_path)) as engine:
+        engine.write(CREATE)
+        engine.write("INSERT INTO t SELECT range, 'x' FROM range(300)")
+        needed = sum((tmp_path / name).stat().st_size for name in (store.FILE_NAME, store.FILE_NAME + ".wal"))
+        with monkeypatch.context() as full:
+            full.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+            assert not engine.checkpoint()
+        assert len(ids(engine)) == 300 and engine.checkpoint()
