@@ -26,7 +26,8 @@ from flight_replica.state.native_files import FILE_SETTINGS, NativeFile
 from flight_replica.state.writing import transaction
 
 NICENESS = 5  # a third of the weight of a thread of ordinary priority, where both want one core
-MEMORY_SHARE = 2  # it may have this part of what the process's database may have
+MEMORY_SHARE = 2  # it may have this part of what the process's database may have …
+MEMORY_MIN = 256 << 20  # … or as much, up to this: a sort needs some for each thread, however small it is
 
 
 T = TypeVar("T")
@@ -73,7 +74,8 @@ class FileWriter(Generic[T]):
 
     def _write(self) -> T:
         ((spill,),) = self._database.cursor().execute("SELECT current_setting('temp_directory')").fetchall()
-        limit = database_memory(self._database.cursor).limit // MEMORY_SHARE
+        whole = database_memory(self._database.cursor).limit
+        limit = max(whole // MEMORY_SHARE, min(whole, MEMORY_MIN))
         with closing(
             open_database(
                 readable=[self._file.path.parent],

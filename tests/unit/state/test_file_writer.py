@@ -72,14 +72,26 @@ def test_only_its_own_threads_give_way(workspace: Workspace, gives_way: bool) ->
     assert before.items() <= others().items()
 
 
-def test_it_has_a_part_of_the_memory(workspace: Workspace) -> None:
+def memory_limit_of(workspace: Workspace) -> int:
+    """What a writer of the workspace may have, in bytes."""
     file = file_in(workspace)
     writer = FileWriter(
         workspace.database, "made", file, lambda filled: database_memory(filled.cursor).limit, gives_way=True
     )
-    whole = database_memory(workspace.session).limit
-    assert writer.run() == pytest.approx(whole / MEMORY_SHARE, rel=0.1)
+    limit = writer.run()
     file.let_go()
+    return limit
+
+
+def test_it_has_a_part_of_the_memory(workspace: Workspace) -> None:
+    whole = database_memory(workspace.session).limit
+    assert memory_limit_of(workspace) == pytest.approx(whole / MEMORY_SHARE, rel=0.1)
+
+
+def test_it_has_enough_to_sort_where_the_whole_is_small() -> None:
+    for whole, part in (("64MiB", 64), ("400MiB", 256)):
+        with closing(Workspace(memory_limit=whole)) as small:
+            assert memory_limit_of(small) == pytest.approx(part << 20, rel=0.1)
 
 
 def test_an_interrupt_ends_it(workspace: Workspace) -> None:
