@@ -1,8 +1,9 @@
-"""Faults for tests: a TCP proxy that cuts, delays, stalls and truncates, and feeds that say wrong things."""
+"""Faults for tests: a TCP proxy that cuts, delays, stalls and truncates, feeds that lie, a full disk."""
 
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 import struct
 import threading
@@ -171,3 +172,14 @@ def _reset(end: socket.socket) -> None:
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end.shutdown(socket.SHUT_RDWR)
     end.close()
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """This process can write to no file within the block, as where the disk is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -14,13 +14,14 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from flight_replica.errors import Closed, ConfigError, LogGap, TableNotFound
+from flight_replica.errors import Closed, ConfigError, LogGap, TableNotFound, Unavailable
 from flight_replica.flightsql.service import IngestMode
 from flight_replica.log.source import Op
 from flight_replica.primary import store
 from flight_replica.primary.engine import Engine
 from flight_replica.primary.retention import trim_all
 from flight_replica.primary.settings import PrimarySettings
+from tests.faults import full_disk
 from tests.model import TableModel
 
 BYTES = 1 << 20
@@ -474,3 +475,16 @@ def test_a_log_stays_where_the_disk_has_no_room_for_its_file_once_more(
             full.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
             assert not engine.checkpoint()
         assert len(ids(engine)) == 300 and engine.checkpoint()
+
+
+def test_a_write_that_the_disk_has_no_room_for_changes_nothing_and_ends_nothing(engine: Engine) -> None:
+    engine.write(CREATE)
+    before = engine.write("INSERT INTO t VALUES (1, 'x')").seq
+    assert before is not None
+    with full_disk(), pytest.raises(Unavailable, match="the primary's store failed"):
+        engine.write("INSERT INTO t VALUES (2, 'x')")
+    assert ids(engine) == [1] and engine.feed("t").high_water == before
+    assert engine.write("INSERT INTO t VALUES (3, 'x')").seq == before + 1
+    engine = reopen(engine)
+    assert ids(engine) == [1, 3] and [row["id"] for row in replay(engine).sorted_rows()] == [1, 3]
+    engine.close()

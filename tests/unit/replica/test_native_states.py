@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from flight_replica.state.native_state import NativeState
 from flight_replica.state.state import StateKind
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, LINEAGE, ParquetBase, SmallTable, put
+from tests.faults import full_disk
 from tests.processes import until
 
 ROWS = 1_500_000
@@ -233,17 +233,6 @@ def test_a_reader_of_a_state_that_was_replaced_needs_no_log_of_writes(
             replica.release(old)
         assert replica.get(2) == {"id": 2, "v": -2}
         assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 1
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """This process can write to no file within the block, as where the disk is full."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_state_that_cannot_be_written_gives_way_to_a_base(
