@@ -220,6 +220,7 @@ class View:
             if self._is_closed:
                 return
             self._is_closed = True
+        self._offered.clear()  # what makes a relation may hold the view
         try:
             if self._standing is not None:
                 self._standing.give_back()
