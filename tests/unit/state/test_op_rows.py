@@ -8,7 +8,7 @@ import pytest
 
 from flight_replica.keys import KeyCodec
 from flight_replica.schema import Column, TableSchema
-from flight_replica.state.op_rows import OpRows
+from flight_replica.state.op_rows import _SPREAD, OpRows
 
 _KINDS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint64()]
 _COUNT = 3000
@@ -30,26 +30,41 @@ def _keys(kind: pa.DataType, spread: str) -> np.ndarray:
     return (numbers + np.uint64(int(limits.min) % 2**64)).astype(limits.dtype)
 
 
-@pytest.mark.parametrize("spread", ["one key", "few keys", "from end to end", "far apart", "each once"])
-@pytest.mark.parametrize("kind", _KINDS, ids=str)
-def test_the_last_op_of_each_integer_key_is_its_newest(kind: pa.DataType, spread: str) -> None:
-    keys = _keys(kind, spread)
+def _newest(keys: np.ndarray, kind: pa.DataType) -> dict[int, int]:
+    """Key -> the number of the op that is found to be its newest, out of one op for each of `keys`."""
     schema = TableSchema((Column("k", kind, False), Column("v", pa.int64())), ("k",))
     values = pa.array(keys)
     ops = pa.RecordBatch.from_arrays(
         [
-            pa.array(range(1, _COUNT + 1), pa.uint64()),
-            pa.array(["UPDATE"] * _COUNT),
+            pa.array(range(1, len(keys) + 1), pa.uint64()),
+            pa.array(["UPDATE"] * len(keys)),
             KeyCodec(schema).encode([values]),
             values,
-            pa.array(range(_COUNT), pa.int64()),
+            pa.array(range(len(keys)), pa.int64()),
         ],
         schema=schema.feed_schema,
     )
-    newest = {int(key): number for number, key in enumerate(keys)}
     rows = OpRows(schema).newest(ops)
-    assert dict(zip(rows["c0"].to_pylist(), rows["c1"].to_pylist(), strict=True)) == newest
-    assert len(rows) == len(newest)
+    found = dict(zip(rows["c0"].to_pylist(), rows["c1"].to_pylist(), strict=True))
+    assert len(rows) == len(found)
+    return found
+
+
+@pytest.mark.parametrize("spread", ["one key", "few keys", "from end to end", "far apart", "each once"])
+@pytest.mark.parametrize("kind", _KINDS, ids=str)
+def test_the_last_op_of_each_integer_key_is_its_newest(kind: pa.DataType, spread: str) -> None:
+    keys = _keys(kind, spread)
+    assert _newest(keys, kind) == {int(key): number for number, key in enumerate(keys)}
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.uint64()], ids=str)
+def test_integer_keys_that_share_a_slot_are_told_apart(kind: pa.DataType) -> None:
+    """Forced collisions: multiples of the spreading number that differ in their last bits alone."""
+    inverse = pow(int(_SPREAD), -1, 2**64)
+    colliding = np.array([(7 << 60) + n for n in range(_COUNT // 3)], np.uint64) * np.uint64(inverse)
+    keys = _random.permutation(np.tile(colliding, 3)).astype(kind.to_pandas_dtype())
+    assert len(set(colliding * _SPREAD >> np.uint64(48))) == 1
+    assert _newest(keys, kind) == {int(key): number for number, key in enumerate(keys)}
 
 
 def test_no_ops_have_no_newest() -> None:
