@@ -167,7 +167,7 @@ def checkpoint(connection: duckdb.DuckDBPyConnection, directory: Path) -> bool:
     if wal_bytes < IDLE_WAL_BYTES:
         return False
     if shutil.disk_usage(directory).free < (directory / FILE_NAME).stat().st_size + wal_bytes:
-        logger.debug("checkpoint put off reason=disk")
+        logger.debug("checkpoint put off reason=%s", "the disk has no room for it")
         return False
     try:
         connection.execute("CHECKPOINT")
