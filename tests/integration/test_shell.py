@@ -89,7 +89,8 @@ def test_ctrl_c_ends_the_statement_and_keeps_the_shell(tmp_path: Path) -> None:
         shell.type(CTRL_C)
         shell.ready()
         shell.line("SELECT 40 + 2 AS answer;")
-        shell.sees("42")
+        shell.sees("(1 row)")  # 42 may be a part of the server's port
+        assert "42" in shell.screen
         shell.ready()
         shell.type(CTRL_D)
         assert shell.end() == 0
