@@ -35,7 +35,7 @@ def known_plan(
     `schema_key`: under which the columns of `text` are kept; `keys`: what the statement demands; `look`: as
     `Service.known`, at a moment that is new enough; `bytes_max`: of the result.
     """
-    if checked.row is None and (checked.count is None or checked.count.prefix):
+    if checked.row is None and checked.count is None:
         return None
     (table,) = checked.tables
     made_of = service.made_of([table])

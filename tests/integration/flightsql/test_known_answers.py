@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import adbc_driver_flightsql.dbapi as adbc
@@ -12,6 +12,7 @@ import pytest
 
 from flight_replica.client import connect
 from flight_replica.replica.service import ReplicaService
+from flight_replica.sql.key_filter import NO_KEYS, Keys
 from flight_replica.sql.view import View
 from flight_replica.state.state import StateKind
 from tests.pair import Pair, served_pair
@@ -69,9 +70,9 @@ def views(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     opened: list[Sequence[str]] = []
     open_view = ReplicaService.open_view
 
-    def noted(self: ReplicaService, tables: Sequence[str], *others: Mapping[str, object]) -> View:
+    def noted(self: ReplicaService, tables: Sequence[str], keys: Keys = NO_KEYS) -> View:
         opened.append(tables)
-        return open_view(self, tables, *others)  # type: ignore[arg-type]
+        return open_view(self, tables, keys)
 
     monkeypatch.setattr(ReplicaService, "open_view", noted)
     return opened
