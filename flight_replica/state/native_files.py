@@ -1,6 +1,7 @@
 """`NativeFolder`: one table's database files, which outlive a process; `NativeFile`: one of them.
 
-    native/NAME/000012.duckdb   a native state, with its write-ahead log 000012.duckdb.wal
+    native/NAME/000012.duckdb   a native state, with its write-ahead log 000012.duckdb.wal, and what waits
+                                in memory in 000012.duckdb.ops1 and .ops2 (journal.py)
     native/NAME/current.json    which file counts; others were never finished, or are left over
     set-aside/…                 files that nobody could go on with, the newest few
 
@@ -18,6 +19,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+from flight_replica.state.journal import Journal
 
 _log = logging.getLogger(__name__)
 
@@ -44,14 +47,18 @@ class NativeFile:
 
     @property
     def byte_count(self) -> int:
-        """On the disk, with its write-ahead log."""
-        return sum(path.stat().st_size for path in _both(self.path) if path.exists())
+        """On the disk, with its write-ahead log and its journal."""
+        return sum(path.stat().st_size for path in _all(self.path) if path.exists())
 
     @property
     def log_byte_count(self) -> int:
         """Of its write-ahead log, which can't be folded in while anybody reads."""
-        log = _both(self.path)[1]
+        log = _log_of(self.path)
         return log.stat().st_size if log.exists() else 0
+
+    def journal(self) -> Journal | None:
+        """Where ops that its table lacks are kept for a later process; None where there is none to come."""
+        return Journal(_journal_of(self.path)) if self._folder.is_lasting else None
 
     def keep(self) -> None:
         """From now on this is the table's file, in place of the one before, which goes when it is let go."""
@@ -79,7 +86,7 @@ class NativeFolder:
     ) -> None:
         """`is_lasting`: a later process may find the folder again."""
         self._table = table
-        self._is_lasting = is_lasting
+        self.is_lasting = is_lasting
         self._directory = directory
         self._set_aside = set_aside
         self._numbers = numbers
@@ -100,7 +107,7 @@ class NativeFolder:
                 return None
             path = self._trusted()
             for other in self._directory.glob("*.duckdb*"):
-                if path is None or other not in _both(path):
+                if path is None or other not in _all(path):
                     other.unlink()
                     _log.info("unfinished native file removed table=%s file=%s", self._table, other.name)
             if path is None:
@@ -116,8 +123,9 @@ class NativeFolder:
             if former in (None, path):
                 return
             if former in self._in_use:
-                # Whoever reads it has all of it in file and memory; its log was for a later process.
-                _empty(_both(former)[1])
+                # Whoever reads it has all of it in file and memory; the rest was for a later process.
+                for path in (_log_of(former), *_journal_of(former)):
+                    _empty(path)
             else:
                 _remove(former)
 
@@ -136,8 +144,8 @@ class NativeFolder:
             self._in_use.discard(path)
             if fault:
                 self._set_aside.take(self._table, path, fault)
-            elif path == self._current and self._is_lasting:
-                for file in _both(path):
+            elif path == self._current and self.is_lasting:
+                for file in _all(path):
                     if file.exists():
                         _force(file)
                 self._point_to(path, is_clean=True)
@@ -171,7 +179,7 @@ class NativeFolder:
         """Name the file that counts, so that the next process finds either this one or the one before."""
         pointer = self._directory / _CURRENT
         self._current = path
-        if not self._is_lasting:
+        if not self.is_lasting:
             return
         if path is None:
             pointer.unlink(missing_ok=True)
@@ -194,7 +202,7 @@ class SetAside:
     def take(self, table: str, path: Path, reason: str) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
         name = f"{next(self._numbers):06d}-{path.parent.name}.duckdb"
-        for source, target in zip(_both(path), _both(self._directory / name), strict=True):
+        for source, target in zip(_all(path), _all(self._directory / name), strict=True):
             with suppress(FileNotFoundError):
                 source.rename(target)
         _log.warning("native state set aside table=%s file=%s reason=%s", table, name, reason)
@@ -202,13 +210,21 @@ class SetAside:
             _remove(old)
 
 
-def _both(path: Path) -> tuple[Path, Path]:
-    """The file and its write-ahead log."""
-    return path, path.with_name(path.name + ".wal")
+def _log_of(path: Path) -> Path:
+    return path.with_name(path.name + ".wal")
+
+
+def _journal_of(path: Path) -> tuple[Path, Path]:
+    return path.with_name(path.name + ".ops1"), path.with_name(path.name + ".ops2")
+
+
+def _all(path: Path) -> tuple[Path, ...]:
+    """The file and what belongs to it."""
+    return path, _log_of(path), *_journal_of(path)
 
 
 def _remove(path: Path) -> None:
-    for file in _both(path):
+    for file in _all(path):
         file.unlink(missing_ok=True)
 
 

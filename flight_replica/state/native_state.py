@@ -13,13 +13,13 @@ import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 import duckdb
 import pyarrow as pa
 
-from flight_replica.errors import StateNotUsable, Unavailable
+from flight_replica.errors import SchemaMismatch, StateNotUsable, Unavailable
 from flight_replica.keys import KeyCodec
 from flight_replica.log.batches import HEAD_COLUMNS, between, concat
 from flight_replica.log.source import Op
@@ -75,7 +75,8 @@ class NativeState:
         self._rows = OpRows(record.schema)
         self._keys = KeyCodec(record.schema)
         self._lookup = KeyLookup(record.schema, f"{database}.rows")
-        self._recent = RecentOps(at.seq, at.commit_time_us)
+        self._journal = file.journal()
+        self._recent = RecentOps(at.seq, at.commit_time_us, self._journal)
         self._folding = threading.Lock()  # held by whoever writes on the connection
         self._ops_applied = at.ops_applied
         self._ops_since_copied = at.ops_since_copied
@@ -134,6 +135,16 @@ class NativeState:
                 self._write([*waiting, ops], through, commit_time_us, at_once)
         self._ops_applied += len(ops)
         self._ops_since_copied += len(ops)
+
+    def resume(self) -> None:
+        """Take what an earlier process had in memory. Raises `SchemaMismatch`, `duckdb.Error`."""
+        if self._journal is None:
+            return
+        for record in self._journal.read(self.visible_seq):
+            self.apply(record.ops, record.through, record.commit_time_us)
+        with suppress(Unavailable):  # then it waits, which whoever folds says
+            self.settle()
+            self._journal.clear()
 
     def settle(self) -> None:
         """Put what waits into the table. Raises `Unavailable` where the file can't take it."""
@@ -358,6 +369,8 @@ class NativeState:
             session.close()
         self._connection.execute(f"DETACH {self._database}")
         self._connection.close()
+        if self._journal is not None:
+            self._journal.close()
         self.file.let_go()
 
 
@@ -385,8 +398,9 @@ def reopen_native(
             state = NativeState(connection, name, file, record, at, is_checked=False)
             if file.byte_count <= CHECKED_AT_ONCE_BYTES:
                 state.check()
+            state.resume()
             return state
-    except (duckdb.Error, StateNotUsable) as error:
+    except (duckdb.Error, StateNotUsable, SchemaMismatch) as error:
         reason = str(error).partition("\n")[0]
         file.condemn(reason)
         file.let_go()

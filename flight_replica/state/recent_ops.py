@@ -1,7 +1,8 @@
 """`RecentOps`: a native state's newest ops in memory: all that its table doesn't hold yet, and some more.
 
 A few ops are visible as soon as they are here, and cost the table one transaction for many of them. Who asks
-for one key finds it here without a query.
+for one key finds it here without a query. What waits lies in a journal, too, where a later process may go on
+with it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pyarrow as pa
+
+from flight_replica.state.journal import Journal, JournalRecord
 
 __all__ = ["RecentOps"]
 
@@ -26,7 +29,10 @@ Place = tuple[pa.RecordBatch, int]  # a batch and the op's number in it
 class RecentOps:
     """Ops up to `through`, of which those after what was `taken` wait. Thread-safe; one thread adds."""
 
-    def __init__(self, through: int, commit_time_us: int) -> None:
+    def __init__(self, through: int, commit_time_us: int, journal: Journal | None = None) -> None:
+        """The owner of `journal` closes it."""
+        self._journal = journal
+        self._journaling = threading.Lock()  # apart, since who looks for a key isn't to wait for a disk
         self._lock = threading.Lock()
         self.through = through
         self.commit_time_us = commit_time_us  # of `through`; 0 unknown
@@ -58,18 +64,24 @@ class RecentOps:
     def add(self, ops: pa.RecordBatch, through: int, commit_time_us: int) -> None:
         """Make `ops`, in the feed's schema, visible; `through` is at least their last seq."""
         keys = ops.column(2).to_pylist()
-        with self._lock:
-            if len(ops):
-                self._waiting.append(ops)
-                self._waiting_ops += len(ops)
-                self._waiting_bytes += ops.get_total_buffer_size()
-                self._places.update((key, (ops, number)) for number, key in enumerate(keys))
-            self.through, self.commit_time_us = through, commit_time_us
+        with self._journaling:
+            if self._journal is not None:
+                self._journal.append(JournalRecord(self.through, through, commit_time_us, ops))
+            with self._lock:
+                if len(ops):
+                    self._waiting.append(ops)
+                    self._waiting_ops += len(ops)
+                    self._waiting_bytes += ops.get_total_buffer_size()
+                    self._places.update((key, (ops, number)) for number, key in enumerate(keys))
+                self.through, self.commit_time_us = through, commit_time_us
 
     def waiting(self) -> tuple[Sequence[pa.RecordBatch], int, int]:
         """What the table lacks: the ops, the seq that it is at with them, and that commit's time (µs)."""
-        with self._lock:
-            return tuple(self._waiting), self.through, self.commit_time_us
+        with self._journaling:
+            if self._journal is not None:
+                self._journal.turn()
+            with self._lock:
+                return tuple(self._waiting), self.through, self.commit_time_us
 
     def take(self, batches: Sequence[pa.RecordBatch], through: int) -> None:
         """The table holds these now, the first ones that waited, and is at `through`."""
@@ -84,6 +96,9 @@ class RecentOps:
                 self._kept_bytes += ops.get_total_buffer_size()
             while self._kept_ops > KEPT_OPS_MAX or self._kept_bytes > KEPT_BYTES_MAX:
                 self._forget_oldest()
+        if self._journal is not None:
+            with self._journaling:
+                self._journal.forget()
 
     def _forget_oldest(self) -> None:
         ops = self._kept.popleft()
@@ -108,6 +123,9 @@ class RecentOps:
             self._waiting_ops = self._waiting_bytes = self._kept_ops = self._kept_bytes = 0
             self.through, self.commit_time_us = through, commit_time_us
             self._taken = self.forgotten_through = through
+        if self._journal is not None:
+            with self._journaling:
+                self._journal.clear()
 
     def find(self, key: bytes) -> tuple[tuple[int, int], pa.RecordBatch | None]:
         """`through` and its commit's time (µs), and a key's newest op by then; None where that isn't here."""

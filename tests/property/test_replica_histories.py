@@ -268,12 +268,15 @@ class ReplicaHistories(RuleBasedStateMachine):
         self.replica.close()
         self._open()
 
-    @rule()
-    def go_on_with_the_native_state(self) -> None:
+    @rule(is_killed=st.booleans())
+    def go_on_with_the_native_state(self, is_killed: bool) -> None:
         """As a later process does: nothing is loaded, nothing is read twice, nothing is lost."""
         before, schema = self.replica.stats, self.replica.schema
         is_native = self.replica.state.kind is StateKind.MERGE_ON_APPLY
-        self.replica.close()
+        with pytest.MonkeyPatch.context() as patch:
+            if is_killed:  # what waits isn't written
+                patch.setattr(Replica, "settle", lambda self: None)
+            self.replica.close()
         self.log = self.primary.log(batch_size=3)
         state = reopened(self.workspace, "t", self.log, 1 << 40)
         if state is None:

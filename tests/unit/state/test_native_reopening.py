@@ -26,7 +26,7 @@ from flight_replica.state.native_record import StateRecord
 from flight_replica.state.native_state import NativeState, reopen_native
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.workspace import Workspace
-from tests.bases import ID_V, LINEAGE, ParquetBase, assert_same, op_batch, put, sorted_by_key
+from tests.bases import ID_V, LINEAGE, ParquetBase, assert_same, delete, op_batch, put, sorted_by_key
 from tests.unit.state.test_parquet_state import EXAMPLES, NAN_BITS, NESTED, rows_of, table_of
 
 Damage = Callable[[Path], object]
@@ -71,6 +71,18 @@ def reopen(
 def file_of(directory: Path) -> Path:
     (found,) = (directory / "data" / "native" / "t").glob("*.duckdb")
     return found
+
+
+def leave_as_killed(directory: Path) -> None:
+    """In `directory`/killed, what the process that is at work in `directory` would leave."""
+    killed = directory / "killed" / "data"
+    killed.mkdir(parents=True)
+    for path in (directory / "data").rglob("*"):
+        if path.is_file() and path.name != "flight-replica.lock":
+            target = killed / path.relative_to(directory / "data")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(path.read_bytes())
+    (killed / "flight-replica.lock").touch()
 
 
 def set_aside(directory: Path) -> list[str]:
@@ -129,6 +141,33 @@ def test_it_goes_on_with_all_that_it_knew(tmp_path: Path) -> None:
                 {"id": 0, "v": 7, "w": "new"},
                 {"id": 1, "v": 1, "w": "x"},
             ]
+
+
+def test_what_waited_in_memory_is_there_again(tmp_path: Path) -> None:
+    leave(tmp_path)
+    wider = TableSchema((*ID_V.columns, Column("w", pa.string(), True, "new")), ("id",))
+    with workspace_in(tmp_path) as workspace:
+        state = reopen(workspace)
+        assert state is not None
+        with closing(state):
+            state.apply(op_batch(ID_V, [(3, *put(1, 3))]), 3)
+            state.settle()
+            state.apply(op_batch(ID_V, [(4, *put(2, 4)), (5, *delete(3))]), 6, 88)
+            state.add_columns(wider)
+            state.apply(op_batch(wider, [(7, *put(4, 7, "x", schema=wider))]), 7, 99)
+            leave_as_killed(tmp_path)
+    with workspace_in(tmp_path / "killed") as workspace:
+        state = reopen(workspace)
+        assert state is not None
+        with closing(state):
+            assert (state.visible_seq, state.commit_time_us, state.ops_applied) == (7, 99, 5)
+            keys = (0, 1, 2, 3, 4)
+            expected = [7, 3, 4, None, 7]
+            assert [(state.get([key]) or {}).get("v") for key in keys] == expected
+            assert [(state.get([key]) or {}).get("w") for key in (2, 4)] == ["new", "x"]
+            assert state.row_count == 99
+    journal = list((tmp_path / "killed").rglob("*.ops*"))
+    assert [path.stat().st_size for path in journal] in ([0], [0, 0])
 
 
 def test_what_was_not_committed_is_not_there(tmp_path: Path) -> None:
@@ -191,15 +230,8 @@ def test_a_log_of_writes_that_is_cut_leaves_an_older_seq_whole(cut: int, tmp_pat
         for seq in range(3, 40):
             state.apply(op_batch(ID_V, [(seq, *put(seq, seq))]), seq)
             state.settle()
-        killed = tmp_path / "killed" / "data"
-        killed.mkdir(parents=True)
-        for path in (tmp_path / "data").rglob("*"):
-            if path.is_file() and path.name != "flight-replica.lock":
-                target = killed / path.relative_to(tmp_path / "data")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(path.read_bytes())
+        leave_as_killed(tmp_path)
         state.close()
-    (killed / "flight-replica.lock").touch()
     wal = file_of(tmp_path / "killed").with_suffix(".duckdb.wal")
     wal.write_bytes(wal.read_bytes()[: wal.stat().st_size - cut])
     with workspace_in(tmp_path / "killed") as workspace:
