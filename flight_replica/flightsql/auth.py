@@ -51,6 +51,9 @@ class Login:
     is_good: Callable[[], bool] = field(default=lambda: True, repr=False)  # whether its calls may go on
 
 
+_ANYBODY = Login(ANYBODY)
+
+
 class Logins(Protocol):
     """One way to log in. Thread-safe."""
 
@@ -68,7 +71,7 @@ class OpenLogins:
 
     def login(self, headers: Headers, is_handshake: bool) -> Login:
         if not is_handshake:
-            return Login(ANYBODY)
+            return _ANYBODY
         # ADBC wants a token in the reply; it leads to the session that the cookie leads to.
         token = self.exchange("", "")
         return Login(ANYBODY, token, f"Bearer {token}")

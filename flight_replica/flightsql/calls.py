@@ -75,7 +75,8 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
         self._limit = ""  # the deadline's name and value
         self._offered_at: float | None = None  # monotonic seconds; None: no batch waits to be taken
         self._stalled_seconds_max = 0.0
-        self._completed = threading.Event()
+        self._under_way = threading.Lock()  # held until the RPC is over
+        self._under_way.acquire()
         self._on_completed: list[Callable[[], None]] = []
 
     def header(self, name: str) -> str | None:
@@ -199,7 +200,10 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
 
     def wait_completed(self, seconds: float) -> bool:
         """Whether the RPC is over, after waiting for that up to so long."""
-        return self._completed.wait(seconds)
+        is_over = self._under_way.acquire(timeout=seconds)
+        if is_over:
+            self._under_way.release()
+        return is_over
 
     def check(self) -> None:
         """Raise the reason to end, if there is one."""
@@ -217,7 +221,7 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
             for callback in self._on_completed:
                 callback()
         finally:
-            self._completed.set()
+            self._under_way.release()
 
 
 class Stalled(TimedOut):

@@ -85,8 +85,11 @@ def read_options(session: Mapping[str, OptionValue], headers: Mapping[str, Seque
     (connection, statement, database: in this order), without saying which: the strictest counts. A header
     that looks like ours and isn't known is refused: a typing error must not pass for a demand that is met.
     """
-    for header in headers:
-        if header.startswith(HEADER_PREFIX) and header not in _HEADERS:
+    ours = [header for header in headers if header.startswith(HEADER_PREFIX)]
+    if not ours and not session:
+        return NO_OPTIONS
+    for header in ours:
+        if header not in _HEADERS:
             raise InvalidStatement(
                 f"call header {header[:80]!r} isn't known; there are {', '.join(_HEADERS)}"
             )

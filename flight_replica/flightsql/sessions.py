@@ -8,8 +8,8 @@ A bearer token leads to the session of the cookie that was given beside it. What
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+import os
 import secrets
 import threading
 import time
@@ -101,7 +101,7 @@ class Sessions:
         if token is not None:
             session = self.of_token(token, user)
             return replace(session, is_lost=session.is_lost or (is_lost and not session.values))
-        session_id = secrets.token_hex(_ID_BYTES)
+        session_id = os.urandom(_ID_BYTES).hex()
         return Session(session_id, user, is_kept=cookie is not None, needs_cookie=True, is_lost=is_lost)
 
     def of_token(self, token: str, user: str = "") -> Session:
@@ -195,7 +195,7 @@ class Sessions:
 
     def _sign(self, text: str, user: str) -> str:
         data = f"{text}\0{user}".encode("utf-8", "surrogateescape")
-        return hmac.new(self._secret, data, hashlib.sha256).hexdigest()[: 2 * _ID_BYTES]
+        return hmac.digest(self._secret, data, "sha256")[:_ID_BYTES].hex()
 
 
 def _cookie(headers: Headers) -> str | None:

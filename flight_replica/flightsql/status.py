@@ -187,7 +187,8 @@ def boundary(handler: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(handler)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
-        context = next((value for value in args if isinstance(value, flight.ServerCallContext)), None)
+        # Flight gives it first, behind `self`; a handshake has none.
+        context = args[1] if len(args) > 1 and isinstance(args[1], flight.ServerCallContext) else None
         with in_request(_request_id(context)):
             try:
                 return handler(*args, **kwargs)

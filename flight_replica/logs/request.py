@@ -6,11 +6,10 @@ the call, goes back in the same header, and stands in the text of errors that on
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -25,7 +24,7 @@ def request_id_of(given: str | None) -> str:
     """The client's own id where it gives one that is fit for a log line, else a new one."""
     if given is not None and _SANE.fullmatch(given):
         return given
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def current_request() -> str | None:
@@ -33,14 +32,19 @@ def current_request() -> str | None:
     return _current.get()
 
 
-@contextmanager
-def in_request(request_id: str | None) -> Iterator[None]:
-    """What this thread logs in the block is of that call."""
-    token = _current.set(request_id)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class in_request:
+    """What this thread logs in the block is of that call. No generator, which takes twice the time."""
+
+    __slots__ = ("_request_id", "_token")
+
+    def __init__(self, request_id: str | None) -> None:
+        self._request_id = request_id
+
+    def __enter__(self) -> None:
+        self._token: Token[str | None] = _current.set(self._request_id)
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
 
 
 def items_in_request(request_id: str | None, items: Iterator[T]) -> Iterator[T]:
