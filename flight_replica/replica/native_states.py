@@ -123,14 +123,19 @@ class NativeStates:
                 self._outgrown_bytes = byte_count
                 _log.info("native state given back table=%s bytes=%d", self._table, byte_count)
 
-    def build(self, source: ReplicaState) -> NativeState:
+    def build(self, source: ReplicaState, *, gives_way: bool) -> NativeState:
         """All that `source`, which is pinned, shows at one seq; once it is this table's turn.
 
-        Raises `Closed` after `end`, and at a `stop`.
+        Where it `gives_way` it takes what processor time queries and applies leave. Raises `Closed` after
+        `end`, and at a `stop`.
         """
         with self._turn() as check:
             build = NativeBuild(
-                self._workspace.database, self._workspace.new_number(), self._folder.new_file(), source
+                self._workspace.database,
+                self._workspace.new_number(),
+                self._folder.new_file(),
+                source,
+                gives_way=gives_way,
             )
             with self._lock:
                 self._build = build

@@ -502,6 +502,14 @@ class Replica:
         """
         return self._hotswap("rebase_hotswap")
 
+    def rebase_beside(self) -> tuple[int, int]:
+        """As `rebase_hotswap`, without a way over merge on read where a native state serves well.
+
+        That one goes on answering until another one has been made of the base and has caught up, which takes
+        as long as a build. Raises as `rebase` and `merge_on_apply`.
+        """
+        return self._hotswap("rebase_beside", is_native=True)
+
     def recover_from_log_gap(self, gap: LogGap | None = None) -> int:
         """Hot-swap whatever the log says; the new base_seq. Raises as `rebase`.
 
@@ -513,9 +521,11 @@ class Replica:
             self.base.want(max(self.visible_seq, gap.earliest_available or 0))
         return self._hotswap("recover_from_log_gap", needs_newer_base=True)[0]
 
-    def _hotswap(self, what: str, *, needs_newer_base: bool = False) -> tuple[int, int]:
+    def _hotswap(
+        self, what: str, *, needs_newer_base: bool = False, is_native: bool = False
+    ) -> tuple[int, int]:
         began = time.monotonic()
-        seqs = self._swap_to_newer(what, needs_newer_base=needs_newer_base)
+        seqs = self._swap_to_newer(what, needs_newer_base=needs_newer_base, is_native=is_native)
         seconds = time.monotonic() - began
         self._rebase_count += 1
         self.last_rebase_at_us = time.time_ns() // 1000
@@ -523,8 +533,12 @@ class Replica:
         self.measures.rebase_seconds.observe(seconds)
         return seqs
 
-    def _swap_to_newer(self, what: str, *, needs_newer_base: bool = False) -> tuple[int, int]:
+    def _swap_to_newer(
+        self, what: str, *, needs_newer_base: bool = False, is_native: bool = False
+    ) -> tuple[int, int]:
         """The new state's (base_seq, visible_seq). One rebase at a time, so that base_seq never goes back.
+
+        `is_native`: a native state stays one, if nothing is wrong with it and there is room.
 
         A native state in the making, which may take minutes, isn't waited for: another one is made later.
         """
@@ -532,9 +546,23 @@ class Replica:
             self.native_states.stop()
         try:
             rebase = Rebase(self, what, self._rebase_timeout_seconds, needs_newer_base=needs_newer_base)
-            return self._adopt(rebase.run())
+            state = rebase.run()
+            if is_native and self._serves_well and not self.native_states.why_not(state):
+                with closing(state):
+                    state = self._native_of(state)
+            return self._adopt(state)
         finally:
             self._rebasing.release()
+
+    @property
+    def _serves_well(self) -> bool:
+        """Whether there is a native state, and nothing is wrong with it."""
+        state = self._slot.current
+        return (
+            isinstance(state, NativeState)
+            and not _wants_examining(state)
+            and not self.native_states.is_outgrown(state)
+        )
 
     def _adopt(self, state: ReplicaState) -> tuple[int, int]:
         """Swap `state` in, once it has all that the old one shows; it is closed when that fails."""
@@ -586,13 +614,20 @@ class Replica:
         """
         with self._rebasing:
             with self.pinned() as source:
-                state = self.native_states.build(source)
-            try:
-                self._follow_up(state)
-            except BaseException:
-                state.close()
-                raise
+                state = self._native_of(source)
             self._adopt(state)
+
+    def _native_of(self, source: ReplicaState) -> NativeState:
+        """A native state of what `source` shows, which nearly has what is shown now."""
+        is_native = isinstance(self._slot.current, NativeState)
+        # Not on the way from merge on read, where queries cost more the longer it takes.
+        state = self.native_states.build(source, gives_way=is_native)
+        try:
+            self._follow_up(state)
+        except BaseException:
+            state.close()
+            raise
+        return state
 
     def keep_within_budget(self) -> None:
         """Go back to merge on read, on the newest base, where the native state has outgrown its budget.

@@ -41,7 +41,7 @@ class ReplicaSteering:
         began = time.monotonic()
         if isinstance(replica.base, OnDemandBase):
             replica.base.want(replica.visible_seq)
-        replica.rebase_hotswap()
+        replica.rebase_beside()
         rebased = _now(table, replica, time.monotonic() - began)
         found.look_now()  # a native state is to be made of it, where one is wanted
         return rebased

@@ -18,7 +18,7 @@ from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
 from flight_replica.state.native_state import NativeState, attached
 from flight_replica.state.op_rows import column_names
-from flight_replica.state.state import ReplicaState, StateKind
+from flight_replica.state.state import ReplicaState
 from flight_replica.state.writing import transaction
 
 BATCH_ROWS = 8192  # rows that go from one database to the other at once
@@ -48,8 +48,15 @@ class NativeBuild:
     """
 
     def __init__(
-        self, database: duckdb.DuckDBPyConnection, number: int, file: NativeFile, source: ReplicaState
+        self,
+        database: duckdb.DuckDBPyConnection,
+        number: int,
+        file: NativeFile,
+        source: ReplicaState,
+        *,
+        gives_way: bool = False,
     ) -> None:
+        self._gives_way = gives_way
         self._database = database
         self._name = f"native_{number}"
         self._file = file
@@ -119,8 +126,7 @@ class NativeBuild:
                     self._name,
                     self._file,
                     lambda writing: self._copy(reading, writing),
-                    # Not on the way from merge on read, where queries cost more the longer it takes.
-                    gives_way=self._source.kind is StateKind.MERGE_ON_APPLY,
+                    gives_way=self._gives_way,
                 )
                 self._set_work(reading, writer)
                 try:

@@ -62,6 +62,9 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 TEXTS = st.none() | st.sampled_from(["", "new"])
 
 
+REBASES = [Replica.rebase, Replica.rebase_hotswap, Replica.rebase_beside, Replica.recover_from_log_gap]
+
+
 class ReplicaHistories(RuleBasedStateMachine):
     """One primary and one replica; the feed comes by `advance` or batch by batch."""
 
@@ -207,7 +210,7 @@ class ReplicaHistories(RuleBasedStateMachine):
 
     # --- bases ------------------------------------------------------------------------------------
 
-    @rule(rebase=st.sampled_from([Replica.rebase, Replica.rebase_hotswap, Replica.recover_from_log_gap]))
+    @rule(rebase=st.sampled_from(REBASES))
     def rebase(self, rebase: Callable[[Replica], object]) -> None:
         before, base_seq = self.replica.stats, self.primary.base.snapshot.base_seq
         try:

@@ -25,7 +25,10 @@ BEHIND = (LogGap, NotCaughtUp)  # retention went by; the rebaser mends it
 class Storm:
     """The threads of one run; the first error of any of them ends it."""
 
-    def __init__(self, primary: SmallTable, replica: Replica, commits: int, seed: int) -> None:
+    def __init__(
+        self, primary: SmallTable, replica: Replica, commits: int, seed: int, *, is_native: bool
+    ) -> None:
+        self.is_native = is_native
         self.primary = primary
         self.replica = replica
         self.commits = commits
@@ -83,7 +86,11 @@ class Storm:
     def _rebase(self) -> None:
         while not self.is_over.is_set():
             with suppress(*BEHIND):
-                self.replica.rebase_hotswap()
+                if self.is_native:
+                    self.replica.merge_on_apply()
+                    self.replica.rebase_beside()
+                else:
+                    self.replica.rebase_hotswap()
 
     def _read(self, number: int) -> None:
         seen = self.seen[number]
@@ -114,14 +121,14 @@ def check(storm: Storm) -> int:
     return len(expected)
 
 
-def storm(tmp_path: Path, commits: int, seed: int) -> int:
+def storm(tmp_path: Path, commits: int, seed: int, *, is_native: bool = False) -> int:
     primary = SmallTable(tmp_path / "base")
     workspace = Workspace(tmp_path / "data")
     with (
         closing(workspace),
         closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica,
     ):
-        run = Storm(primary, replica, commits, seed)
+        run = Storm(primary, replica, commits, seed, is_native=is_native)
         run.run()
         replica.rebase()  # the newest base closes any gap that was left
         replica.advance()
@@ -135,7 +142,12 @@ def test_readers_see_the_model_at_seqs_that_only_grow(tmp_path: Path) -> None:
     assert storm(tmp_path, commits=150, seed=1) > 3
 
 
+def test_readers_see_the_model_while_native_states_are_built_one_after_the_other(tmp_path: Path) -> None:
+    assert storm(tmp_path, commits=150, seed=2, is_native=True) > 1
+
+
 @pytest.mark.long
+@pytest.mark.parametrize("is_native", [False, True], ids=["merge on read", "native"])
 @pytest.mark.parametrize("seed", range(20))
-def test_readers_see_the_model_through_long_storms(tmp_path: Path, seed: int) -> None:
-    assert storm(tmp_path, commits=1000, seed=seed) > 10
+def test_readers_see_the_model_through_long_storms(tmp_path: Path, seed: int, is_native: bool) -> None:
+    assert storm(tmp_path, commits=1000, seed=seed, is_native=is_native) > 10

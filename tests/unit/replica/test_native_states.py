@@ -127,6 +127,69 @@ def test_a_rebase_waits_neither_for_a_build_nor_for_its_turn(
         assert replica.get(7) == {"id": 7, "v": 70}
 
 
+def test_a_native_state_gives_way_to_one_made_of_the_newest_base_and_to_nothing_else(
+    primary: SmallTable, workspace: Workspace
+) -> None:
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        replica.merge_on_apply()
+        primary.commit(put(7, 70))
+        primary.flush()
+        made, swap = replica.native_states.build, replica._slot.swap
+        seen: list[StateKind] = []
+
+        def build(source, **how):  # type: ignore[no-untyped-def]
+            primary.commit(put(8, 80))
+            replica.advance()
+            assert replica.get(8) == {"id": 8, "v": 80}  # by the old one
+            return made(source, **how)
+
+        def watch(state):  # type: ignore[no-untyped-def]
+            seen.append(state.kind)
+            swap(state)
+
+        replica.native_states.build = build  # type: ignore[method-assign]
+        replica._slot.swap = watch  # type: ignore[method-assign]
+        assert replica.rebase_beside() == (4, 5)
+        assert seen == [StateKind.MERGE_ON_APPLY]
+        assert replica.stats.rebase_count == 1 and replica.base_version == primary.base.poll()
+        assert replica.query("SELECT * FROM t ORDER BY id").read_all()["id"].to_pylist() == [1, 2, 3, 7, 8]
+        assert not list((workspace.directory / "states").iterdir())
+        assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 1
+
+
+def test_a_rebase_beside_a_native_state_that_cannot_be_written_goes_over_merge_on_read(
+    primary: SmallTable, workspace: Workspace
+) -> None:
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        replica.merge_on_apply()
+        assert isinstance(replica.state, NativeState)
+        replica.state.can_be_written = False
+        primary.commit(put(7, 70))
+        primary.flush()
+        assert replica.rebase_beside() == (4, 4)
+        assert replica.state.kind is StateKind.MERGE_ON_READ
+
+
+def test_a_rebase_beside_a_native_state_gives_way_to_what_a_log_gap_needs(
+    primary: SmallTable, workspace: Workspace
+) -> None:
+    with (
+        closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica,
+        ThreadPoolExecutor(2) as others,
+    ):
+        replica.merge_on_apply()
+        primary.commit(put(7, 70))
+        primary.flush()
+        with workspace.one_build(lambda: None):
+            rebasing = others.submit(replica.rebase_beside)
+            until(replica._rebasing.locked, "it waits for its turn")
+            assert others.submit(replica.recover_from_log_gap).result(60) == 4
+        with pytest.raises(Closed, match="gives way to a base"):
+            rebasing.result(60)
+        assert replica.get(7) == {"id": 7, "v": 70}
+        assert len(list((workspace.directory / "states").iterdir())) == 1
+
+
 def test_a_base_that_another_rebase_has_just_taken_is_not_taken_again(
     primary: SmallTable, workspace: Workspace
 ) -> None:
@@ -176,8 +239,8 @@ def test_what_the_history_lost_meanwhile_comes_out_of_the_log(
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
         made = replica.native_states.build
 
-        def build(source):  # type: ignore[no-untyped-def]
-            state = made(source)
+        def build(source, **how):  # type: ignore[no-untyped-def]
+            state = made(source, **how)
             for key in range(4, 10):
                 primary.commit(put(key, key))
             replica.advance()

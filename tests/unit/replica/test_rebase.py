@@ -26,7 +26,12 @@ from flight_replica.state.workspace import Workspace
 from tests.bases import Fault, FaultyLog, SmallTable, assert_same, delete, put, sorted_by_key
 
 Rebase = Callable[[Replica], object]
-ALL: list[Rebase] = [Replica.rebase, Replica.rebase_hotswap, Replica.recover_from_log_gap]
+ALL: list[Rebase] = [
+    Replica.rebase,
+    Replica.rebase_hotswap,
+    Replica.rebase_beside,
+    Replica.recover_from_log_gap,
+]
 each_way = pytest.mark.parametrize("rebase", ALL, ids=lambda way: way.__name__)
 
 
