@@ -35,6 +35,7 @@ FULL = {
     "keys": ("--repetitions", "9"),
     "waiters": (),
     "metrics_cost": ("--rows", "200000", "--repetitions", "10"),
+    "commit": (),
     "engine_feed": ("--seconds", "10"),
     "engine_log": ("--repetitions", "5"),
 }
