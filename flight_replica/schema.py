@@ -83,6 +83,11 @@ class TableSchema:
         return tuple(column.name for column in self.columns)
 
     @cached_property
+    def folded_names(self) -> tuple[str, ...]:
+        """`names` in small letters, as SQL compares them; some may be the same then."""
+        return tuple(name.lower() for name in self.names)
+
+    @cached_property
     def key_columns(self) -> tuple[Column, ...]:
         by_name = {column.name: column for column in self.columns}
         return tuple(by_name[name] for name in self.primary_key)

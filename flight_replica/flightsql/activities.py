@@ -7,7 +7,7 @@ from both where it is. It is how an operator sees a statement and ends it. What 
 from __future__ import annotations
 
 import logging
-import secrets
+import os
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -41,6 +41,11 @@ _NO_SECONDS = dict.fromkeys(Phase, 0.0)
 _ID_BYTES = 4  # short enough to be typed
 
 
+def _now() -> tuple[int, float]:
+    """µs since 1970, and monotonic seconds."""
+    return time.time_ns() // 1000, time.monotonic()
+
+
 class Activities:
     """Thread-safe."""
 
@@ -71,7 +76,7 @@ class Activities:
     @contextmanager
     def planning(self, call: Call, sql: str, kind: QueryKind = QueryKind.QUERY) -> Iterator[Activity]:
         """A statement begins, and ends with an error of the block."""
-        activity = Activity(self, self._new_id(), call, sql, kind)
+        activity = Activity(self, self._new_id(), call, sql, kind, _now())
         call.activity = activity
         with self._lock:
             self._running[activity.id] = activity
@@ -84,11 +89,11 @@ class Activities:
     @contextmanager
     def checking(self, call: Call, sql: str) -> Iterator[None]:
         """A statement is only prepared: where that fails it has ended, else nothing is told of it."""
-        activity = Activity(self, self._new_id(), call, sql, QueryKind.QUERY)
+        began = _now()
         try:
             yield
         except BaseException as error:
-            activity.end(error)
+            Activity(self, self._new_id(), call, sql, QueryKind.QUERY, began).end(error)
             raise
 
     @contextmanager
@@ -100,7 +105,7 @@ class Activities:
             activity.end(None)
 
     def _new_id(self) -> str:
-        return secrets.token_hex(_ID_BYTES)
+        return os.urandom(_ID_BYTES).hex()
 
     def ended(self, activity: Activity, record: QueryRecord) -> None:
         """Forget it, and tell the observers."""
@@ -117,7 +122,16 @@ class Activities:
 class Activity:
     """One statement. Thread-safe; it ends once."""
 
-    def __init__(self, owner: Activities, query_id: str, call: Call, sql: str, kind: QueryKind) -> None:
+    def __init__(
+        self,
+        owner: Activities,
+        query_id: str,
+        call: Call,
+        sql: str,
+        kind: QueryKind,
+        began: tuple[int, float],
+    ) -> None:
+        """`began`: when it did, as of `_now`."""
         self.id = query_id
         self._owner = owner
         self._lock = threading.Lock()
@@ -136,8 +150,8 @@ class Activity:
         self._visible_seqs: Mapping[str, int] = {}
         self._lag_us = -1
         self._rows = self._bytes = 0
-        self._started_at_us = time.time_ns() // 1000
-        self._began = self._entered = time.monotonic()
+        self._started_at_us, self._began = began
+        self._entered = self._began
         self._phase = Phase.PLANNING
         self._seconds = _NO_SECONDS.copy()  # phase -> seconds in it, without the present one
         self._first_entered = {Phase.PLANNING: self._began}  # phase -> monotonic seconds
@@ -194,11 +208,10 @@ class Activity:
         call.activity = self
         self.enter(Phase.EXECUTING)
 
-    def offers(self, item: Item, bytes_so_far: int | None) -> None:
-        """A batch waits for its client. `bytes_so_far`: of all batches, where the plan counts them itself."""
-        batch = item if isinstance(item, pa.RecordBatch) else item[0]
-        self._rows += batch.num_rows
-        self._bytes = self._bytes + batch.nbytes if bytes_so_far is None else bytes_so_far
+    def offers(self, rows: pa.RecordBatch | pa.Table, bytes_so_far: int | None) -> None:
+        """Rows wait for its client. `bytes_so_far`: of all rows, where the plan counts them itself."""
+        self._rows += rows.num_rows
+        self._bytes = self._bytes + rows.nbytes if bytes_so_far is None else bytes_so_far
         self.enter(Phase.STREAMING)
 
     # --- its end ----------------------------------------------------------------------------------
@@ -297,6 +310,7 @@ class WatchedPlan:
     def __init__(self, plan: Plan, activity: Activity) -> None:
         self._plan = plan
         self._activity = activity
+        self._answering: Call | None = None  # that has all the rows
         self.schema = plan.schema
         self.app_metadata = plan.app_metadata
         self.kind = plan.kind
@@ -318,6 +332,14 @@ class WatchedPlan:
     def is_over(self) -> bool:
         return self._plan.is_over
 
+    def answer(self, call: Call) -> pa.Table | None:
+        rows = self._plan.answer(call)
+        if rows is not None:
+            self._activity.run_by(call)
+            self._activity.offers(rows, self._plan.bytes_so_far)
+            self._answering = call
+        return rows
+
     def batches(self, call: Call) -> Generator[Item]:
         activity = self._activity
         error: BaseException | None = None
@@ -326,7 +348,8 @@ class WatchedPlan:
             items = self._plan.batches(call)
             try:
                 for item in items:
-                    activity.offers(item, self._plan.bytes_so_far)
+                    rows = item if isinstance(item, pa.RecordBatch) else item[0]
+                    activity.offers(rows, self._plan.bytes_so_far)
                     yield item
                     activity.enter(Phase.EXECUTING)
             finally:
@@ -342,4 +365,6 @@ class WatchedPlan:
 
     def close(self) -> None:
         self._plan.close()
+        if self._answering is not None:
+            self._activity.end(self._answering.reason)
         self._activity.close()

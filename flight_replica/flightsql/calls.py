@@ -161,6 +161,11 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
             self._offered_at = None
             items.close()
 
+    def offers_all(self, stalled_seconds_max: float) -> None:
+        """All it sends waits for its client; the work ends where that takes so long."""
+        self._stalled_seconds_max = stalled_seconds_max
+        self._offered_at = time.monotonic()
+
     def overdue(self, now: float) -> TimedOut | None:
         """What to end the work with at `now`, None while there is time."""
         if self._deadline is not None and now >= self._deadline:

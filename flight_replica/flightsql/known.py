@@ -15,7 +15,7 @@ from flight_replica.flightsql.service import Known, Service
 from flight_replica.schema import TableSchema
 from flight_replica.sql.key_filter import Keys, key_in
 from flight_replica.sql.known_texts import KnownText
-from flight_replica.sql.plain_row import PlainRow
+from flight_replica.sql.plain_row import PlainRow, RowShape
 from flight_replica.sql.sandbox import Checked
 
 __all__ = ["known_plan"]
@@ -39,26 +39,44 @@ def known_plan(
         return None
     (table,) = checked.tables
     made_of = service.made_of([table])
-    shape = next((part for part in made_of or () if isinstance(part, TableSchema)), None)
-    schema = None if made_of is None else text.schemas.known(made_of, schema_key)
-    if shape is None or schema is None:
+    shape = None if made_of is None else _shape(checked, text, made_of, schema_key)
+    if shape is None:
         return None
-    key = places = None
+    key = None
     if checked.row is not None:
-        key = _key(checked, keys.get(table, {}), shape)
-        places = _places(checked.row, shape, schema)
-        if key is None or places is None:
+        key = _key(checked, keys.get(table, {}), shape.table)
+        if key is None:
             return None
     known = look(table, key)
-    if known is None or known.schema is not shape:
+    if known is None or known.schema is not shape.table:
         return None
     content = known.content
     if isinstance(content, int):
-        columns: list[object] = [[content] for _ in schema]
+        columns: list[object] = [[content] for _ in shape.columns]
     else:
-        columns = [content[place] for place in places or ()]
-    rows = pa.table(columns, schema)
-    return KnownPlan([known.position], rows) if rows.nbytes <= bytes_max else None
+        found = content.columns
+        columns = [found[place] for place in shape.places]
+    plan = KnownPlan([known.position], columns, shape.columns)
+    return plan if plan.bytes_so_far <= bytes_max else None
+
+
+def _shape(
+    checked: Checked, text: KnownText, made_of: Sequence[object], schema_key: Hashable
+) -> RowShape | None:
+    """What the result is made of; None where it takes a view, or a view has to tell the columns first."""
+    shape = text.shapes.known(made_of, schema_key)
+    if shape is not None:
+        return shape
+    table = next((part for part in made_of if isinstance(part, TableSchema)), None)
+    columns = text.schemas.known(made_of, schema_key)
+    if table is None or columns is None:
+        return None
+    places = () if checked.row is None else _places(checked.row, table, columns)
+    if places is None:
+        return None
+    shape = RowShape(table, columns, places)
+    text.shapes.keep(made_of, schema_key, shape)
+    return shape
 
 
 def _key(checked: Checked, values: Mapping[str, object], shape: TableSchema) -> tuple[object, ...] | None:
@@ -68,7 +86,7 @@ def _key(checked: Checked, values: Mapping[str, object], shape: TableSchema) -> 
     return key if is_whole else None
 
 
-def _places(row: PlainRow, shape: TableSchema, schema: pa.Schema) -> Sequence[int] | None:
+def _places(row: PlainRow, shape: TableSchema, schema: pa.Schema) -> tuple[int, ...] | None:
     """Where the result's columns stand in the table; None where a view changes their types."""
     places = row.places(shape.names)
     if places is None or len(places) != len(schema):

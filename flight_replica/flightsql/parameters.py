@@ -51,10 +51,10 @@ def rows_of(
     `types`: as DuckDB has them, see `bound_values`; may be empty. Raises as `in_order` does, and
     `LimitExceeded` for a value that is too large.
     """
+    if not keys and not bound.num_columns:
+        return [()]
     bound = in_order(bound, keys, is_named=is_named)
     check_sizes(bound)
-    if not keys:
-        return [()]
     targets = types or [None] * len(keys)
     columns = [bound_values(column, target) for column, target in zip(bound.columns, targets, strict=True)]
     rows = [list(row) for row in zip(*columns, strict=True)]

@@ -225,13 +225,14 @@ class Planner:
             bound, statement.parameter_keys, statement.parameter_types, is_named=bool(checked.parameter_names)
         )
         lineage = _lineage(call.header(LINEAGE_HEADER))
-        self._await_feeds(checked, call)
+        if checked.functions:
+            self._await_feeds(checked, call)
         if len(checked.functions) == 1 and checked.functions[0].is_whole_statement:
             (function,) = checked.functions
             if function.name == CHANGES:
                 return self._plan_changes(function, lineage)
             if function.name == WAIT and _reads_newest(call):
-                return KnownPlan([], self._wait(function, call))
+                return _waited(self._wait(function, call))
         return self._plan_known(statement, rows, call) or self._plan_query(statement, rows, lineage, call)
 
     def _plan_known(self, query: Query, rows: Sequence[Parameters], call: Call) -> Plan | None:
@@ -339,7 +340,7 @@ class Planner:
                 plan.close()
                 return plan.schema
             if function.name == WAIT:
-                return KnownPlan([], self._wait(function, None)).schema
+                return _waited(self._wait(function, None)).schema
         plan = self._plan_query(query, [], None, call, rewrite, is_run=False)
         plan.close()
         return plan.schema
@@ -445,6 +446,8 @@ class Planner:
             self._waits.until_met(self._service, demands, options.wait_timeout_ms, call)
 
     def _demands(self, checked: Checked, options: ReadOptions) -> list[Demand]:
+        if options.min_seq is None and options.max_staleness_ms is None:
+            return []
         tables = dict.fromkeys([*self._tables_read(checked), *self._feeds_read(checked)])
         return demands_of(options, list(tables), self._served)
 
@@ -461,6 +464,10 @@ class Planner:
             if spelled is not None:
                 names[self._resolve(spelled) or spelled] = None
         return list(names)
+
+
+def _waited(row: pa.Table) -> KnownPlan:
+    return KnownPlan([], row.columns, row.schema)
 
 
 def _reads_newest(call: Call) -> bool:

@@ -63,6 +63,10 @@ class Plan(Protocol):
 
     timeout_ms: float | None  # what the call that planned it asked for; None: nothing
 
+    def answer(self, call: Call) -> pa.Table | None:
+        """All rows in the place of `batches`, where they are known; it has ended then when `call` has."""
+        ...
+
     @property
     def is_over(self) -> bool:
         """Whether it is known that nothing runs and nothing is held any more."""
@@ -101,6 +105,9 @@ class _PinsNothing:
     bytes_so_far: int | None = None
     timeout_ms: float | None = None
     is_over = False
+
+    def answer(self, call: Call) -> pa.Table | None:
+        return None
 
     def close(self) -> None:
         """It holds nothing."""
@@ -152,6 +159,9 @@ class QueryPlan:
     @property
     def is_over(self) -> bool:
         return self._is_over
+
+    def answer(self, call: Call) -> pa.Table | None:
+        return None
 
     def batches(self, call: Call) -> Generator[pa.RecordBatch]:
         call.limit_to(self._limits.statement_seconds, self.timeout_ms)
@@ -260,15 +270,21 @@ class KnownPlan(_PinsNothing):
 
     kind = QueryKind.QUERY
 
-    def __init__(self, positions: Sequence[TablePosition], rows: pa.Table) -> None:
-        """`rows`: with the schema that `plain_schema` made."""
+    def __init__(
+        self, positions: Sequence[TablePosition], columns: Sequence[object], schema: pa.Schema
+    ) -> None:
+        """`columns`: Arrow's, or lists; `schema` as `plain_schema` made it."""
         self.positions: Sequence[TablePosition] = positions
-        self.schema = with_position(rows.schema, positions)
+        self.schema = with_position(schema, positions)
         self.app_metadata = encode_positions(positions)
-        self._rows = rows
+        self._rows = pa.table(columns, self.schema)
+        self.bytes_so_far: int = self._rows.nbytes
+
+    def answer(self, call: Call) -> pa.Table | None:
+        return self._rows
 
     def batches(self, call: Call) -> Generator[pa.RecordBatch]:
-        yield from self._rows.replace_schema_metadata(self.schema.metadata).to_batches()
+        yield from self._rows.to_batches()
 
 
 class BoundedChangesPlan(_PinsNothing):

@@ -50,6 +50,7 @@ DOORS_MAX = 8  # certificates that connections may be open with; the oldest ones
 PORT_SECONDS = 10.0  # how long the port may be taken while it changes hands
 CLOSE_SECONDS = 10.0  # how long `close` waits for calls whose clients neither read nor go
 
+_WRITING = pa.ipc.IpcWriteOptions()  # given, since pyarrow looks into the environment for each stream else
 _ACTIONS = {
     "CreatePreparedStatement": "Checks a statement and gives it a handle.",
     "ClosePreparedStatement": "Forgets the handle of a prepared statement.",
@@ -280,9 +281,13 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
         plan = front.handles.fetch(command.statement_handle)
         self._running.add(command.statement_handle, plan, call)
         call.watch(context)
+        rows = plan.answer(call)
+        if rows is not None:
+            call.offers_all(self._limits.stalled_seconds)
+            return flight.RecordBatchStream(rows, _WRITING)
         # The query runs inside the generator: a client can cancel only once it has the schema.
         batches = call.offered(plan.batches(call), self._limits.stalled_seconds)
-        return flight.GeneratorStream(plan.schema, guarded_stream(batches, "do_get", context))
+        return flight.GeneratorStream(plan.schema, guarded_stream(batches, "do_get", context), _WRITING)
 
     # --- writes and actions -----------------------------------------------------------------------
 

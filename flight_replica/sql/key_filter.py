@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-import numpy as np
 import pyarrow as pa
 
-from flight_replica.schema import Column, TableSchema
+from flight_replica.schema import TableSchema
 from flight_replica.sql.hogs import constant
 from flight_replica.sql.statement import Node
 from flight_replica.sql.walk import items, text_of, texts
@@ -85,21 +84,22 @@ def key_in(values: Mapping[str, object], schema: TableSchema) -> tuple[object, .
 
     A value has to be just what the column holds: a text that is compared with a number is cast by DuckDB.
     """
-    names = [name.lower() for name in schema.names]
     found = []
     for column in schema.key_columns:
-        value = values.get(column.name.lower())
-        if names.count(column.name.lower()) != 1 or not _is_of(value, column):
+        name = column.name.lower()
+        value = values.get(name)
+        if schema.folded_names.count(name) != 1 or not _is_of(value, column.type):
             return None
         found.append(value)
     return tuple(found)
 
 
-def _is_of(value: object, column: Column) -> bool:
-    if pa.types.is_integer(column.type):
-        limits = np.iinfo(column.type.to_pandas_dtype())
-        return type(value) is int and limits.min <= value <= limits.max
-    return bool(pa.types.is_string(column.type)) and type(value) is str
+def _is_of(value: object, kind: pa.DataType) -> bool:
+    if pa.types.is_integer(kind):
+        bits, is_unsigned = kind.bit_width, pa.types.is_unsigned_integer(kind)
+        least, end = (0, 1 << bits) if is_unsigned else (-1 << bits - 1, 1 << bits - 1)
+        return type(value) is int and least <= value < end
+    return bool(pa.types.is_string(kind)) and type(value) is str
 
 
 def _count(root: object, kind: str) -> int:

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 
 import pyarrow as pa
 
+from flight_replica.sql.plain_row import RowShape
 from flight_replica.sql.sandbox import EXPLAIN, Checked
 from flight_replica.sql.walk import Resolve
 
@@ -78,9 +79,13 @@ class Facts(Generic[T]):
         if found is not None:
             return found
         fact = make()
+        self.keep(made_of, key, fact)
+        return fact
+
+    def keep(self, made_of: Sequence[object], key: Hashable, fact: T) -> None:
+        """Keep it, if it is small."""
         if self._byte_count(fact) <= FACT_BYTES_MAX:
             self._kept.put((*map(id, made_of), key), (made_of, fact))
-        return fact
 
     def known(self, made_of: Sequence[object], key: Hashable) -> T | None:
         """The fact, where it has been made and kept."""
@@ -90,6 +95,10 @@ class Facts(Generic[T]):
 
 def _schema_bytes(schema: pa.Schema) -> int:
     return int(schema.serialize().size)
+
+
+def _shape_bytes(shape: RowShape) -> int:
+    return _schema_bytes(shape.columns)
 
 
 def _text_bytes(texts: tuple[str | None, ...]) -> int:
@@ -107,6 +116,7 @@ class KnownText:
     start: int = 0  # characters in front of the statement in its text
     end: int = 0  # … and behind it
     schemas: Facts[pa.Schema] = field(default_factory=partial(Facts, _schema_bytes))  # of its rows
+    shapes: Facts[RowShape] = field(default_factory=partial(Facts, _shape_bytes))  # where it needs no view
     types: Facts[tuple[str | None, ...]] = field(default_factory=partial(Facts, _text_bytes))  # of parameters
 
     @property

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import pyarrow as pa
+
+from flight_replica.schema import TableSchema
 from flight_replica.sql.key_filter import KeyFilter
 from flight_replica.sql.plain_count import gives_each_row
 from flight_replica.sql.statement import Node
 from flight_replica.sql.walk import items, texts
 
-__all__ = ["PlainRow", "plain_row"]
+__all__ = ["PlainRow", "RowShape", "plain_row"]
 
 _EACH_HAS = ("class", "type", "query_location", "query_location_length")  # parts of every expression
 
@@ -21,13 +24,23 @@ class PlainRow:
 
     columns: tuple[str, ...] | None  # as spelled; None: all
 
-    def places(self, names: Sequence[str]) -> list[int] | None:
+    def places(self, names: Sequence[str]) -> tuple[int, ...] | None:
         """Where its columns stand among the table's `names`; None where that isn't plain."""
         if self.columns is None:
-            return list(range(len(names)))
+            return tuple(range(len(names)))
         folded = [name.lower() for name in names]
         wanted = [name.lower() for name in self.columns]
-        return [folded.index(name) for name in wanted] if all(folded.count(n) == 1 for n in wanted) else None
+        is_plain = all(folded.count(name) == 1 for name in wanted)
+        return tuple(map(folded.index, wanted)) if is_plain else None
+
+
+@dataclass(frozen=True, slots=True)
+class RowShape:
+    """How a statement's result is made of what is known of its table."""
+
+    table: TableSchema
+    columns: pa.Schema  # of the result
+    places: tuple[int, ...]  # where these stand in the table; none for a count
 
 
 def plain_row(statement: Node, key: KeyFilter | None) -> PlainRow | None:

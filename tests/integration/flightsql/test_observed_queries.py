@@ -72,6 +72,15 @@ def test_a_query_is_told_with_its_rows_position_and_times(raw: RawClient, heard:
     assert sum(parts) + record.wait_seconds <= record.seconds
 
 
+def test_an_answer_that_was_known_is_told_like_one_that_was_read(raw: RawClient, heard: Heard) -> None:
+    sql = "SELECT * FROM merutable_wait('orders', 3)"
+    rows = raw.rows(sql)
+    record = heard.one()
+    assert (record.kind, record.outcome, record.sql) == (QueryKind.QUERY, Outcome.DONE, sql)
+    assert (record.rows, record.bytes) == (1, rows.nbytes)
+    assert set(record.began_at_us) == {Phase.PLANNING, Phase.PLANNED, Phase.EXECUTING, Phase.STREAMING}
+
+
 def test_a_statement_that_cannot_be_planned_is_told_with_its_error(raw: RawClient, heard: Heard) -> None:
     with pytest.raises(pa.ArrowInvalid):
         raw.info("SELECT * FROM orders WHERE nothing = 1")
@@ -132,10 +141,11 @@ def test_an_operator_ends_a_query_and_its_client_is_told_by_whom(
         server.activities.cancel(found.id, Cancelled("again"))
 
 
+@pytest.mark.parametrize("sql", ["SELECT * FROM orders", "SELECT * FROM merutable_wait('orders', 3)"])
 def test_a_query_that_waits_to_be_fetched_can_be_ended(
-    server: FlightSqlServer, raw: RawClient, heard: Heard, service: MemoryService
+    sql: str, server: FlightSqlServer, raw: RawClient, heard: Heard, service: MemoryService
 ) -> None:
-    info = raw.info("SELECT * FROM orders")
+    info = raw.info(sql)
     found = running(server, lambda query: query.phase is Phase.PLANNED)
     server.activities.cancel(found.id, Cancelled("the statement was cancelled by 'ann'"))
     assert heard.one().outcome is Outcome.CANCELLED
