@@ -4,21 +4,26 @@ For each size of the table: a replica with its native state built follows a feed
 steady rate in small commits, and a client waits for the next one after what it has seen: to be told that it
 is visible, and then for a query of the table, for which it has to be written. Then bursts of ops come at
 once, one after the other. Cost is given as time of the processor per op, too, which a busy machine changes
-less. After each burst the whole table is compared with what the ops make of it.
+less: until the burst is visible, and until nothing is left to do in the background, such as making the state
+anew. That happens by the number of ops, so a small table has more bursts, for both halves to hold several of
+these; bursts with and without one are told apart. After each burst the whole table is compared with what the
+ops make of it.
 
-Run: python -m benchmarks.bench_growth [--rows 1000000,10000000,…] [--seconds S] [--bursts N]
+Run: python -m benchmarks.bench_growth [--rows 1000000,10000000,…] [--bursts 24,6,…] [--seconds S]
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks.bench_catch_up import NOTHING, catch_up
+from benchmarks.bench_catch_up import NOTHING
 from benchmarks.counted_feed import TABLE, CountedFeed, counted_feed
+from benchmarks.counted_ops import WHOLE
 from benchmarks.orders_table import SEED
 from benchmarks.record import record
 from benchmarks.served import LISTEN, Served, iceberg_orders, running
@@ -36,12 +41,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", default="1000000,10000000,50000000", help="sizes of the table")
     parser.add_argument("--seconds", type=float, default=5.0, help="that ops flow steadily, each time")
-    parser.add_argument("--bursts", type=int, default=6)
+    parser.add_argument("--bursts", default="24,6,6", help="of each size")
     options = parser.parse_args()
     samples: dict[str, list[float]] = {}
-    for row_count in map(int, options.rows.split(",")):
+    sizes = zip(options.rows.split(","), options.bursts.split(","), strict=True)
+    for row_count, bursts in (map(int, size) for size in sizes):
         size = f"{row_count / 1e6:g} M rows"
-        for name, found in _measure(row_count, options.seconds, options.bursts).items():
+        for name, found in _measure(row_count, options.seconds, bursts).items():
             samples[f"{size}: {name}"] = found
         print(f"  {size} measured", flush=True)
     units = {
@@ -49,6 +55,7 @@ def main() -> None:
         for name in samples
     }
     units |= {name: "s" for name in samples if ": commit to" in name or name.endswith("native state")}
+    units |= {name: "x" for name in samples if "÷" in name}
     record(
         "growth",
         QUESTION,
@@ -79,14 +86,42 @@ def _measure(row_count: int, seconds: float, bursts: int) -> dict[str, list[floa
             fresh, cost = _flow(feed, replica, seconds, is_query=is_query)
             found[f"commit to {name}"] = fresh
             found[f"processor while ops flow and a client waits for {name}"] = [cost]
-        for number in range(bursts):
-            _settle(replica)
-            taken, used, _ = catch_up(feed, replica, BURST_OPS)
-            before = f"after {number * BURST_OPS / 1e6:g} M ops"
-            found[f"burst {before}, ops a second"] = [BURST_OPS / taken]
-            found[f"burst {before}, processor"] = [used / BURST_OPS * 1e6]
+        found |= _bursts(feed, replica, bursts)
         found["afterwards, memory"] = [replica.memory_bytes["RssAnon"] / 1e6]
     return found
+
+
+def _bursts(feed: CountedFeed, replica: Served, count: int) -> dict[str, list[float]]:
+    """Of each burst, and of those in each half with and without a state made anew."""
+    found: dict[str, list[float]] = {}
+    halves: tuple[list[float], list[float]] = [], []  # µs an op until idle, of each burst
+    _settle(replica)
+    for number in range(count):
+        used, built = replica.processor_seconds, _built(replica)
+        seq, began = feed.add(BURST_OPS)
+        with WaitingClient(replica.uri) as client:
+            client.ask(NOTHING, seq)
+            taken, until_visible = time.monotonic() - began, replica.processor_seconds - used
+            _settle(replica)
+            until_idle = (replica.processor_seconds - used) / BURST_OPS * 1e6
+            position, _, rows = client.ask(WHOLE, seq)
+        assert rows.to_pydict() == feed.ops.whole(position.visible_seq), f"at {position.visible_seq}"
+        before = f"after {number * BURST_OPS / 1e6:g} M ops"
+        found[f"burst {before}, ops a second"] = [BURST_OPS / taken]
+        found[f"burst {before}, processor"] = [until_visible / BURST_OPS * 1e6]
+        half = number * 2 // count
+        kind = "with" if _built(replica) > built else "without"
+        halves[half].append(until_idle)
+        name = f"{('first', 'later')[half]} half, bursts {kind} a state made anew, processor until idle"
+        found.setdefault(name, []).append(until_idle)
+    first, later = map(statistics.fmean, halves)
+    found["processor until idle, later half ÷ first half"] = [later / first]
+    return found
+
+
+def _built(replica: Served) -> int:
+    """How many native states it has made."""
+    return sum("native state built" in line for line in replica.log)
 
 
 def _flow(feed: CountedFeed, replica: Served, seconds: float, *, is_query: bool) -> tuple[list[float], float]:

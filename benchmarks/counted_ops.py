@@ -87,6 +87,11 @@ class CountedOps:
         updates, inserts, deletes = (int(count) for count in each)
         return updates, inserts, deletes
 
+    def row_count(self, seq: int) -> int:
+        """Rows of the table at `seq`."""
+        _, inserts, deletes = self.counts(seq)
+        return self.base_rows + inserts - deletes
+
     def whole(self, seq: int) -> Answer:
         """What `WHOLE` gives at `seq`, some op after the base."""
         updates, inserts, deletes = self.counts(seq)
@@ -96,7 +101,7 @@ class CountedOps:
         while _CYCLE[(newest - base - 1) % len(_CYCLE)] == DELETE:
             newest -= 1
         return {
-            "rows": [base + inserts - deletes],
+            "rows": [self.row_count(seq)],
             "ids": [ids],
             "updated": [lasting],
             "stamps": [_sum_of_range(updates - lasting, updates) if lasting else None],
