@@ -24,11 +24,34 @@ def test_what_is_queued_is_taken_as_one_batch_with_one_mark() -> None:
     turn = queue.renew()
     queue.put(turn, op_batch([1, 2]), mark(0, 2))
     queue.put(turn, op_batch([]), mark(2, 5, 2))
-    queue.put(turn, op_batch([6]), mark(5, 6, 2))
+    queue.put(turn, op_batch([6]), mark(5, 6, 6))
     batch = queue.take()
     assert batch is not None and seqs_in([batch]) == [1, 2, 6]
-    assert batch.mark == mark(0, 6, 2)
+    assert batch.mark == mark(0, 6)
     assert queue.byte_count == 0 and queue.position == 6
+
+
+def test_a_commit_without_its_end_is_left_behind_whole_ones_and_goes_with_its_rest() -> None:
+    queue = BatchQueue(0, 1 << 20)
+    turn = queue.renew()
+    queue.put(turn, op_batch([1, 2]), mark(0, 2))
+    queue.put(turn, op_batch([3]), mark(2, 3, 2))
+    whole = queue.take()
+    assert whole is not None and seqs_in([whole]) == [1, 2] and whole.mark == mark(0, 2)
+    assert queue.byte_count > 0 and queue.wait(0)
+    queue.put(turn, op_batch([4]), mark(3, 4, 4))
+    rest = queue.take()
+    assert rest is not None and seqs_in([rest]) == [3, 4] and rest.mark == mark(2, 4)
+
+
+def test_a_commit_without_its_end_is_taken_where_nothing_else_is_there() -> None:
+    queue = BatchQueue(0, 1 << 20)
+    turn = queue.renew()
+    queue.put(turn, op_batch([1]), mark(0, 1, 0))
+    queue.put(turn, op_batch([2]), mark(1, 2, 0))
+    part = queue.take()
+    assert part is not None and seqs_in([part]) == [1, 2] and part.mark == mark(0, 2, 0)
+    assert queue.byte_count == 0 and not queue.wait(0)
 
 
 def test_a_full_queue_holds_the_producer_until_the_consumer_takes() -> None:
