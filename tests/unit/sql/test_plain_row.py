@@ -9,7 +9,7 @@ from flight_replica.sql.sandbox import check_select
 NAMES = ["id", "v", "S"]
 
 
-def places(sql: str) -> list[int] | None:
+def places(sql: str) -> tuple[int, ...] | None:
     """Where the columns stand that a plain one asks for."""
     row = check_select(sql, lambda name: "t" if name.lower() == "t" else None).row
     return None if row is None else row.places(NAMES)
@@ -18,14 +18,14 @@ def places(sql: str) -> list[int] | None:
 @pytest.mark.parametrize(
     ("sql", "expected"),
     [
-        ("SELECT * FROM t WHERE id = 5", [0, 1, 2]),
-        ("FROM t WHERE 5 = id", [0, 1, 2]),
-        ("select V, s as other, v from T where t.id = ? and s = 'b' limit 1", [1, 2, 1]),
-        ("SELECT id FROM t AS u WHERE (u.id = $key);", [0]),
-        ("SELECT n: v FROM main.t WHERE id = 5 -- the value", [1]),
+        ("SELECT * FROM t WHERE id = 5", (0, 1, 2)),
+        ("FROM t WHERE 5 = id", (0, 1, 2)),
+        ("select V, s as other, v from T where t.id = ? and s = 'b' limit 1", (1, 2, 1)),
+        ("SELECT id FROM t AS u WHERE (u.id = $key);", (0,)),
+        ("SELECT n: v FROM main.t WHERE id = 5 -- the value", (1,)),
     ],
 )
-def test_a_plain_one_asks_for_these_columns(sql: str, expected: list[int]) -> None:
+def test_a_plain_one_asks_for_these_columns(sql: str, expected: tuple[int, ...]) -> None:
     assert places(sql) == expected
 
 
