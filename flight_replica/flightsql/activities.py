@@ -41,8 +41,10 @@ _NO_SECONDS = dict.fromkeys(Phase, 0.0)
 _ID_BYTES = 4  # short enough to be typed
 
 
-def _now() -> tuple[int, float]:
-    """µs since 1970, and monotonic seconds."""
+Moment = tuple[int, float]  # µs since 1970, and monotonic seconds
+
+
+def _now() -> Moment:
     return time.time_ns() // 1000, time.monotonic()
 
 
@@ -73,28 +75,21 @@ class Activities:
             raise StatementNotFound(f"query {query_id[:80]!r} isn't running: it has ended, or never was")
         activity.cancel(reason)
 
-    @contextmanager
-    def planning(self, call: Call, sql: str, kind: QueryKind = QueryKind.QUERY) -> Iterator[Activity]:
-        """A statement begins, and ends with an error of the block."""
+    def planning(self, call: Call, sql: str, kind: QueryKind = QueryKind.QUERY) -> Activity:
+        """A statement begins; as a context it ends with an error of the block."""
         activity = Activity(self, self._new_id(), call, sql, kind, _now())
         call.activity = activity
         with self._lock:
             self._running[activity.id] = activity
-        try:
-            yield activity
-        except BaseException as error:
-            activity.end(error)
-            raise
+        return activity
 
-    @contextmanager
-    def checking(self, call: Call, sql: str) -> Iterator[None]:
-        """A statement is only prepared: where that fails it has ended, else nothing is told of it."""
-        began = _now()
-        try:
-            yield
-        except BaseException as error:
-            Activity(self, self._new_id(), call, sql, QueryKind.QUERY, began).end(error)
-            raise
+    def checking(self, call: Call, sql: str) -> _Checking:
+        """A statement is only prepared: where the block fails it has ended, else nothing is told of it."""
+        return _Checking(self, call, sql)
+
+    def failed(self, call: Call, sql: str, began: Moment, error: BaseException) -> None:
+        """A statement has ended that was never under way."""
+        Activity(self, self._new_id(), call, sql, QueryKind.QUERY, began).end(error)
 
     @contextmanager
     def doing(self, call: Call, sql: str, kind: QueryKind) -> Iterator[Activity]:
@@ -119,8 +114,25 @@ class Activities:
                 logger.exception("observer failed query=%s", record.id)
 
 
+class _Checking:
+    """A block that checks a statement. No generator, as each small query passes it."""
+
+    def __init__(self, owner: Activities, call: Call, sql: str) -> None:
+        self._owner = owner
+        self._call = call
+        self._sql = sql
+        self._began = _now()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self._owner.failed(self._call, self._sql, self._began, error)
+
+
 class Activity:
-    """One statement. Thread-safe; it ends once."""
+    """One statement. Thread-safe; it ends once. As a context it ends with an error of the block."""
 
     def __init__(
         self,
@@ -129,7 +141,7 @@ class Activity:
         call: Call,
         sql: str,
         kind: QueryKind,
-        began: tuple[int, float],
+        began: Moment,
     ) -> None:
         """`began`: when it did, as of `_now`."""
         self.id = query_id
@@ -155,6 +167,13 @@ class Activity:
         self._phase = Phase.PLANNING
         self._seconds = _NO_SECONDS.copy()  # phase -> seconds in it, without the present one
         self._first_entered = {Phase.PLANNING: self._began}  # phase -> monotonic seconds
+
+    def __enter__(self) -> Activity:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            self.end(error)
 
     # --- what its calls say -----------------------------------------------------------------------
 

@@ -241,7 +241,8 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         self.sessions = sessions
         self._logins = logins
         self._housekeeping = housekeeping
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._contexts: dict[Call, Peer] = {}  # calls that haven't completed
         self._has_come = False  # a call, since the last look
         self._is_resting = False  # the watcher doesn't look soon by itself
@@ -280,14 +281,14 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         return len(self._contexts)
 
     def add(self, call: Call, context: Peer) -> None:
-        with self._changed:
+        with self._lock:
             self._contexts[call] = context
             self._has_come = True
             if self._is_resting:
                 self._changed.notify_all()
 
     def forget(self, call: Call) -> None:
-        with self._changed:
+        with self._lock:
             self._contexts.pop(call, None)
 
     def drain(self) -> None:

@@ -220,7 +220,7 @@ class Planner:
             call.change_session(statement.values)
             return SessionPlan()
         checked = statement.checked
-        call.reads(_tables_named(checked))
+        call.reads(_tables_named(checked) if checked.functions else checked.tables)
         rows = rows_of(
             bound, statement.parameter_keys, statement.parameter_types, is_named=bool(checked.parameter_names)
         )
@@ -481,6 +481,8 @@ def _keys_read(checked: Checked, rows: Sequence[Parameters]) -> Keys:
     if checked.key is None or len(rows) != 1:
         return NO_KEYS
     (row,) = rows
+    if not row:
+        return {checked.key.table: checked.key.bound({})}
     named = row if isinstance(row, Mapping) else {str(n): value for n, value in enumerate(row, start=1)}
     bound = {name: plain_value(value) for name, value in named.items()}
     return {checked.key.table: checked.key.bound(bound)}
@@ -509,6 +511,8 @@ def _counted(checked: Checked, view: View) -> str | None:
 
 def _schema_key(call: Call, parameters: Parameters) -> Hashable:
     """What a result's schema depends on besides statement and tables, if only by whether there is one."""
+    if not parameters:
+        return (call.options.time_zone,)
     values = parameters.values() if isinstance(parameters, Mapping) else parameters
     return call.options.time_zone, *map(kind_of_value, values)
 

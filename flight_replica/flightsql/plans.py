@@ -34,6 +34,8 @@ POSITION_KEY = b"merutable.position"
 SESSION_SCHEMA = pa.schema({"Success": pa.bool_()})
 WRITE_SCHEMA = pa.schema({"rows_affected": pa.int64(), "seq": pa.uint64()})
 
+_JSON = json.JSONEncoder(ensure_ascii=False)
+
 Item: TypeAlias = pa.RecordBatch | tuple[pa.RecordBatch, bytes]  # a batch, or one with its app_metadata
 
 
@@ -94,7 +96,7 @@ def with_position(
             "low_water": mark.low_water,
             "high_water": mark.high_water,
         }
-    text = json.dumps(position, ensure_ascii=False)
+    text = _JSON.encode(position)
     return schema.with_metadata({**(schema.metadata or {}), POSITION_KEY: text.encode()})
 
 

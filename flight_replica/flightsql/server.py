@@ -50,6 +50,7 @@ DOORS_MAX = 8  # certificates that connections may be open with; the oldest ones
 PORT_SECONDS = 10.0  # how long the port may be taken while it changes hands
 CLOSE_SECONDS = 10.0  # how long `close` waits for calls whose clients neither read nor go
 
+_NO_COLUMNS = pa.schema([]).serialize().to_pybytes()
 _WRITING = pa.ipc.IpcWriteOptions()  # given, since pyarrow looks into the environment for each stream else
 _ACTIONS = {
     "CreatePreparedStatement": "Checks a statement and gives it a handle.",
@@ -395,15 +396,16 @@ class FlightSqlServer(flight.FlightServerBase):  # type: ignore[misc]
     def _prepare(self, front: Front, call: Call, request: Message) -> Message:
         self._join(request.transaction_id, call)
         statement = front.planner.prepare(request.query, call)
+        parameters = front.planner.parameter_schema(statement) if statement.parameter_keys else None
         result = pb.ActionCreatePreparedStatementResult(
-            parameter_schema=front.planner.parameter_schema(statement).serialize().to_pybytes()
+            parameter_schema=_NO_COLUMNS if parameters is None else parameters.serialize().to_pybytes()
         )
         if not isinstance(statement, Write):
             result.is_update = False
             result.dataset_schema = front.planner.result_schema(statement, call).serialize().to_pybytes()
         elif not _asks_for_the_seq(call):
             result.is_update = True
-            result.dataset_schema = pa.schema([]).serialize().to_pybytes()
+            result.dataset_schema = _NO_COLUMNS
         # At the very end: what fails before leaves no handle.
         result.prepared_statement_handle = front.handles.prepare(
             statement, request.transaction_id, request.query

@@ -21,7 +21,8 @@ def known(replica: Replica, key: Sequence[object] | None) -> Known | None:
     None where only a view tells.
     """
     lag_us = replica.lag_us()  # first: what proves it later may not be in what is found
-    with replica.pinned() as state:
+    state = replica.pin()
+    try:
         schema = state.schema
         if key is None:
             counted = state.count_now()
@@ -36,4 +37,6 @@ def known(replica: Replica, key: Sequence[object] | None) -> Known | None:
             at = found.visible_seq, found.commit_time_us
             content = found.rows
         position = replica.position_of(state, *at, lag_us)
+    finally:
+        replica.release(state)
     return Known(position, schema, content)

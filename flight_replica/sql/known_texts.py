@@ -12,7 +12,7 @@ import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -137,7 +137,7 @@ class KnownText:
             key = key.at(
                 {place: int(numbers[index]) for place, index in zip(self.places, self.free, strict=True)}
             )
-        return replace(self.checked, sql=text[self.start : len(text) - self.end], key=key)
+        return self.checked.reading(text[self.start : len(text) - self.end], key)
 
 
 class KnownTexts:

@@ -47,6 +47,21 @@ class Checked:
     row: PlainRow | None = None  # where it asks for columns of that row alone
     filters: RowFilters = NONE  # what may be another value without any of this being another
 
+    def reading(self, sql: str, key: KeyFilter | None) -> Checked:
+        """The same for a text with other numbers that choose its rows."""
+        return Checked(
+            sql,
+            self.tables,
+            self.functions,
+            self.parameter_count,
+            self.parameter_names,
+            self.positions,
+            self.count,
+            key,
+            self.row,
+            self.filters,
+        )
+
 
 def check_select(sql: str, resolve: Resolve) -> Checked:
     """The checked statement. `resolve` gives a served table's name for a name as spelled, or None.
