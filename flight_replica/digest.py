@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +21,7 @@ from xxhash import xxh3_64_intdigest
 from flight_replica.conform import conform
 from flight_replica.keys import KeyCodec, fixed_parts
 from flight_replica.schema import Column, TableSchema
-from flight_replica.xxh3 import sum_of_hashes
+from flight_replica.xxh3 import BLOCK_ROWS, even_parts, sum_of_hashes
 
 _NULL, _VALUE = pa.scalar(b"\x00"), pa.scalar(b"\x01")
 _NOTHING = pa.scalar(b"")
@@ -62,12 +63,10 @@ def digest(
     for batch in _small(batches):
         with _one_at_a_time:
             rows = conform(batch, schema)
-            keys = codec.encode_batch(rows)
             if start is not None or end is not None:
-                is_inside = _inside(keys, start, end)
-                rows, keys = rows.filter(is_inside), keys.filter(is_inside)
+                rows = rows.filter(_inside(codec.encode_batch(rows), start, end))
             row_count += rows.num_rows
-            value += _sum(keys, rows)
+            value += _sum(codec, rows)
     return Digest(row_count, value % 2**64)
 
 
@@ -86,8 +85,8 @@ def row_hashes(rows: pa.RecordBatch, schema: TableSchema) -> list[tuple[bytes, i
 def _small(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The same rows in batches that stay in the cache while they are worked on."""
     for batch in batches:
-        for start in range(0, batch.num_rows, _BATCH_ROWS):
-            yield batch.slice(start, _BATCH_ROWS)
+        for start, end in pairwise(even_parts(batch.num_rows, _BATCH_ROWS)):
+            yield batch.slice(start, end - start)
 
 
 def _inside(keys: pa.BinaryArray, start: bytes | None, end: bytes | None) -> pa.BooleanArray:
@@ -95,14 +94,12 @@ def _inside(keys: pa.BinaryArray, start: bytes | None, end: bytes | None) -> pa.
     return found if end is None else pc.and_(found, pc.less(keys, pa.scalar(end)))
 
 
-def _sum(keys: pa.BinaryArray, rows: pa.RecordBatch) -> int:
+def _sum(codec: KeyCodec, rows: pa.RecordBatch) -> int:
     """The sum of the rows' hashes, not reduced."""
-    return sum(_sum_of_group(*group) for group in _by_nulls(keys, rows)) if len(keys) else 0
+    return sum(_sum_of_group(codec, *group) for group in _by_nulls(rows)) if rows.num_rows else 0
 
 
-def _by_nulls(
-    keys: pa.BinaryArray, rows: pa.RecordBatch
-) -> Iterator[tuple[pa.BinaryArray, pa.RecordBatch, tuple[bool, ...]]]:
+def _by_nulls(rows: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, tuple[bool, ...]]]:
     """The rows in groups that are null in the same columns, and in which: their values lie side by side then.
 
     All in one group, with the nulls left as they are, where there would be too many.
@@ -110,24 +107,24 @@ def _by_nulls(
     some = [number for number, column in enumerate(rows.columns) if column.null_count]
     none = (False,) * rows.num_columns
     if not some or len(some) > 63:
-        yield keys, rows, none
+        yield rows, none
         return
     codes = np.zeros(rows.num_rows, np.int64)
     for bit, number in enumerate(some):
         codes |= rows.column(number).is_null().to_numpy(zero_copy_only=False).astype(np.int64) << bit
     found = np.unique(codes)
     if len(found) > max(1, rows.num_rows // _GROUP_ROWS_MIN):
-        yield keys, rows, none
+        yield rows, none
         return
     for code in found.tolist():
         chosen = pa.array(np.flatnonzero(codes == code))
         is_null = tuple(
             number in some and bool(code >> some.index(number) & 1) for number in range(rows.num_columns)
         )
-        yield keys.take(chosen), rows.take(chosen), is_null
+        yield rows.take(chosen), is_null
 
 
-def _sum_of_group(keys: pa.BinaryArray, rows: pa.RecordBatch, is_null: tuple[bool, ...]) -> int:
+def _sum_of_group(codec: KeyCodec, rows: pa.RecordBatch, is_null: tuple[bool, ...]) -> int:
     count = rows.num_rows
     pieces: list[pa.BinaryArray] = []
     run: list[_Parts] = []  # neighbours of fixed width
@@ -137,10 +134,14 @@ def _sum_of_group(keys: pa.BinaryArray, rows: pa.RecordBatch, is_null: tuple[boo
             pieces.append(_as_binary(_side_by_side(run)))
             run.clear()
 
-    if (parts := _fixed_keys(keys)) is not None:
-        run.append(parts)
+    if (key_parts := codec.encode_parts(rows)) is not None:
+        run += key_parts
     else:
-        pieces.append(keys)
+        keys = codec.encode_batch(rows)
+        if (parts := _fixed_keys(keys)) is not None:
+            run.append(parts)
+        else:
+            pieces.append(keys)
     for column, is_null_column in zip(rows.columns, is_null, strict=True):
         if is_null_column:
             run.append(np.zeros((count, 1), np.uint8))
@@ -150,7 +151,10 @@ def _sum_of_group(keys: pa.BinaryArray, rows: pa.RecordBatch, is_null: tuple[boo
             end_run()
             pieces.append(encode_values(column))
     if not pieces:
-        return sum_of_hashes(_side_by_side(run, _rows_of_thread))
+        return sum(  # by blocks, which stay in the cache until they are hashed
+            sum_of_hashes(_side_by_side([parts[start:end] for parts in run], _rows_of_thread))
+            for start, end in pairwise(even_parts(count, BLOCK_ROWS))
+        )
     end_run()
     joined = pc.binary_join_element_wise(*pieces, _NOTHING)
     # One call a row, of a C function over C-made bytes: about 5 M rows/s.

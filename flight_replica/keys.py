@@ -57,6 +57,18 @@ class KeyCodec:
         _check_size(sum(len(_bytes_of(part)[0]) for part in parts))
         return pc.binary_join_element_wise(*parts, b"")
 
+    def encode_parts(self, batch: pa.RecordBatch) -> list[_Bytes | npt.NDArray[np.unsignedinteger]] | None:
+        """What `encode_batch` joins, as `fixed_parts` has it; None where a part isn't of one width.
+
+        Raises as it.
+        """
+        if None in self._widths:
+            return None
+        columns = [batch.column(_place(batch.schema, column.name)) for column in self._columns]
+        for column, values in zip(self._columns, columns, strict=True):
+            _check_values(column, values)
+        return [_encode_numbers(values) for values in columns]
+
     def encode_batch(self, batch: pa.RecordBatch) -> pa.BinaryArray:
         """`pk_bytes` of each row of a batch that has the key columns under their names.
 
@@ -243,8 +255,9 @@ def _float_mask(
     bits: npt.NDArray[np.unsignedinteger], sign: np.unsignedinteger
 ) -> npt.NDArray[np.unsignedinteger]:
     """What to flip: every bit where the sign bit is set, else the sign bit alone."""
-    is_negative = bits >> bits.dtype.type(8 * bits.itemsize - 1)
-    mask: npt.NDArray[np.unsignedinteger] = (bits.dtype.type(0) - is_negative) | sign
+    signed = bits.view(f"<i{bits.itemsize}")
+    mask: npt.NDArray[np.unsignedinteger] = (signed >> (8 * bits.itemsize - 1)).view(bits.dtype)
+    mask |= sign
     return mask
 
 

@@ -7,18 +7,19 @@ Source: xxHash specification, XXH3, "Medium inputs" (github.com/Cyan4973/xxHash,
 from __future__ import annotations
 
 import threading
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
-__all__ = ["sum_of_hashes"]
+__all__ = ["BLOCK_ROWS", "even_parts", "sum_of_hashes"]
 
 Rows = npt.NDArray[np.uint8]  # shape (rows, width)
 _Words = npt.NDArray[np.uint64]
 
 _WIDTHS = range(17, 129)
-_BLOCK_ROWS = 16_384  # so that what is worked on stays in the cache
+BLOCK_ROWS = 16_384  # so that what is worked on stays in the cache
 _SECRET = bytes.fromhex(
     "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221"
     "b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
@@ -38,19 +39,25 @@ def sum_of_hashes(rows: Rows) -> int:
         return sum(xxh3_64_intdigest(data[at : at + width]) for at in range(0, count * width, width))
     found = 0
     scratch = _of_thread.scratch
-    for start in range(0, count, _BLOCK_ROWS):
-        hashes = _hashes(rows[start : start + _BLOCK_ROWS], scratch)
+    for start, end in pairwise(even_parts(count, BLOCK_ROWS)):
+        hashes = _hashes(rows[start:end], scratch)
         low = np.bitwise_and(hashes, _LOW, out=scratch[1, : len(hashes)]).sum()
         hashes >>= _HALF
         found += (int(hashes.sum()) << 32) + int(low)
     return found
 
 
+def even_parts(count: int, size_max: int) -> list[int]:
+    """Bounds of as few parts of `count` rows as can be, equally large: small ones cost as many calls."""
+    parts = -(-count // size_max)
+    return [count * number // parts for number in range(parts + 1)] if parts else []
+
+
 class _OfThread(threading.local):
     """Room of each thread's own: to get a MiB anew each time costs more than to work through it."""
 
     def __init__(self) -> None:
-        self.scratch: _Words = np.empty((8, _BLOCK_ROWS), np.uint64)
+        self.scratch: _Words = np.empty((8, BLOCK_ROWS), np.uint64)
 
 
 _of_thread = _OfThread()
