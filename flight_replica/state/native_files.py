@@ -31,6 +31,9 @@ FILE_SETTINGS = (
     "SET GLOBAL fsync_mode = 'NONE'",
     # Files that go need none, and those that stay are read again with their write-ahead log.
     "SET GLOBAL checkpoint_on_detach = 'DISABLED'",
+    # A checkpoint would write row groups with deleted rows anew, for seconds, while commits wait for it.
+    # A table that has many of those is built anew as a whole.
+    "SET GLOBAL max_vacuum_tasks = 0",
 )  # of a database to which such files are attached
 
 _CURRENT = "current.json"

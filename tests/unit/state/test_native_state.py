@@ -298,3 +298,22 @@ def test_a_point_query_reads_one_row_group(workspace: Workspace, tmp_path: Path)
             (plan,) = session.execute(f"EXPLAIN ANALYZE {sql}").fetchall()
             read, of_all = re.findall(r"Row Groups Scanned: (\d+) / (\d+)", plan[1])[0]
     assert (int(read), int(of_all) > 2) == (1, True)
+
+
+def test_a_checkpoint_leaves_row_groups_with_deleted_rows_as_they_lie(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    """To write them anew takes seconds of a large table, and commits wait; it is built anew as a whole."""
+    ids = pa.array(range(250_000), pa.int64())  # three row groups; what stays would fit into two
+    with native_state(base_of(ID_V, tmp_path, ids, ids), workspace) as state:
+        lie = (
+            "SELECT row_group_id, column_id, block_id, block_offset "
+            f"FROM pragma_storage_info('{state._database}.rows')"
+        )
+        before = state._connection.execute(lie).fetchall()
+        ops = op_batch(ID_V, [(2, *delete(key)) for key in range(10_000)], is_bare_delete=True)
+        state.apply(ops, 2)
+        state.settle()
+        state._connection.execute(f"CHECKPOINT {state._database}")
+        assert state._connection.execute(lie).fetchall() == before
+        assert state.row_count == 240_000
