@@ -269,8 +269,11 @@ class Replica:
 
     def get(self, *key: object) -> Row | None:
         """The row of one key (values in key order), None where there is none. Raises `SchemaMismatch`."""
-        with self.pinned() as state:
+        state = self.pin()
+        try:
             return state.get(key)
+        finally:
+            self.release(state)
 
     def view(self) -> View:
         """This table alone, at one seq from now until the view is closed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -19,6 +20,7 @@ from flight_replica.sql.parsed import Parsed
 from flight_replica.sql.types import equal_key_sql, sql_type
 from flight_replica.state.key_places import KeyPlaces, Span
 from flight_replica.state.op_rows import column_names
+from flight_replica.state.python_times import is_in_us, time_maker
 from flight_replica.state.state import Row
 from flight_replica.state.tail import key_row, one_row
 
@@ -29,6 +31,7 @@ _MICROSECONDS = (
 )
 
 _Values = Sequence[object]
+_Found = tuple[Any, ...]  # a row by Python's values, times as µs, and one value more
 
 
 class KeyLookup:
@@ -51,8 +54,8 @@ class KeyLookup:
         span = f"{whole} AND rowid BETWEEN {first} AND {last} LIMIT 1"  # of one row DuckDB makes one task
         row = f"FROM {table} WHERE rowid = CAST($1 AS BIGINT) LIMIT 1"
         # By Python's values a row takes two thirds of what it takes by Arrow, where each of them is exact.
-        self._is_by_value = all(_is_time(c.type) or _is_exact(c.type) for c in schema.columns)
-        self._times = [place for place, c in enumerate(schema.columns) if _is_time(c.type)]
+        self._is_by_value = all(is_in_us(c.type) or _is_exact(c.type) for c in schema.columns)
+        self._times = {n: time_maker(c.type) for n, c in enumerate(schema.columns) if is_in_us(c.type)}
         self._sure_times = [place for place in self._times if not schema.columns[place].nullable]
         if not self._is_by_value:
             shown = ", ".join(names)
@@ -91,13 +94,11 @@ class KeyLookup:
         if found is None:
             return None
         row = dict(zip(self._schema.names, found, strict=False))
-        for place in self._times:
-            column = self._schema.columns[place]
-            row[column.name] = _times([found[place]], column.type)[0].as_py()
+        for place, make in self._times.items():
+            row[self._schema.names[place]] = make(found[place])
         return row
 
-    def _values(self, session: duckdb.DuckDBPyConnection, key: _Values) -> _Values | None:
-        """The row by Python's values, times as µs, and one value more."""
+    def _values(self, session: duckdb.DuckDBPyConnection, key: _Values) -> _Found | None:
         values = self._bound(key)
         span = self._places.guess(self._codec.encode_row(key))
         if span is not None and (found := self._values_in(session, values, span)) is not None:
@@ -112,7 +113,7 @@ class KeyLookup:
 
     def _values_in(
         self, session: duckdb.DuckDBPyConnection, values: list[object], span: Span
-    ) -> _Values | None:
+    ) -> _Found | None:
         """As `_values`, where the row lies in `span` and has finite times only."""
         first, last = span
         if first == last and self._integer_key is not None:
@@ -148,11 +149,6 @@ class KeyLookup:
 
 def _times(microseconds: list[object], kind: pa.DataType) -> pa.Array:
     return pa.array(microseconds, pa.int64()).view(kind)
-
-
-def _is_time(kind: pa.DataType) -> bool:
-    """Whether it is read as microseconds."""
-    return bool(pa.types.is_timestamp(kind) and kind.unit == "us")
 
 
 def _is_exact(kind: pa.DataType) -> bool:

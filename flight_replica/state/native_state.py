@@ -335,14 +335,8 @@ class NativeState:
         self._idle.append(session)
 
     def get(self, key: Sequence[object]) -> Row | None:
-        _, op = self._recent.find(self._keys.encode_row(key))
-        if op is None:
-            return self._get_from_table(key)
-        if _is_delete(op):
-            return None
-        rows = self._rows  # columns may be added at any time
-        values = (column[0].as_py() for column in rows.conformed(op).columns[HEAD_COLUMNS:])
-        return dict(zip(rows.schema.names, values, strict=True))
+        place = self._recent.newest(self._keys.encode_row(key))
+        return self._get_from_table(key) if place is None else self._rows.row(*place)
 
     def _get_from_table(self, key: Sequence[object]) -> Row | None:
         with self._reading() as session:

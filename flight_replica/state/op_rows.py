@@ -16,6 +16,8 @@ from flight_replica.log.batches import HEAD_COLUMNS, conform_ops
 from flight_replica.log.source import Op
 from flight_replica.schema import TableSchema
 from flight_replica.sql.types import equal_key_sql
+from flight_replica.state.python_times import is_in_us, time_maker
+from flight_replica.state.state import Row
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: multiples of it lie far apart
 
@@ -68,6 +70,23 @@ class OpRows:
     def __init__(self, schema: TableSchema) -> None:
         self.schema = schema
         self._codec = KeyCodec(schema)
+        # Of each column its place in an op, and what makes a Python value of it where pyarrow is slow.
+        self._readers = [
+            (column.name, HEAD_COLUMNS + place, time_maker(column.type) if is_in_us(column.type) else None)
+            for place, column in enumerate(schema.columns)
+        ]
+
+    def row(self, ops: pa.RecordBatch, number: int) -> Row | None:
+        """The row that one of `ops`, conformed once, wrote, as Python's values; None for a delete."""
+        if ops.column(1)[number].as_py() == Op.DELETE:
+            return None
+        if ops.num_columns < HEAD_COLUMNS + len(self._readers):  # columns were added since
+            ops, number = self.conformed(ops.slice(number, 1)), 0
+        row = {}
+        for name, place, make in self._readers:
+            value = ops.column(place)[number]
+            row[name] = value.as_py() if make is None else make(value.value)
+        return row
 
     def conformed(self, ops: pa.RecordBatch) -> pa.RecordBatch:
         """Ops, older ones with the defaults of columns added since. Raises `SchemaMismatch`."""

@@ -127,6 +127,11 @@ class RecentOps:
             with self._journaling:
                 self._journal.clear()
 
+    def newest(self, key: bytes) -> Place | None:
+        """A key's newest op by now; None where that isn't here."""
+        with self._lock:
+            return self._places.get(key)
+
     def find(self, key: bytes) -> tuple[tuple[int, int], pa.RecordBatch | None]:
         """`through` and its commit's time (µs), and a key's newest op by then; None where that isn't here."""
         with self._lock:
