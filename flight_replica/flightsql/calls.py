@@ -48,6 +48,18 @@ class Peer(Protocol):
 class Call(flight.ServerMiddleware):  # type: ignore[misc]
     """One RPC: its headers, user and session, and how another thread ends its work. Lives as long as it."""
 
+    # What most calls never set stands here, since each small query makes four of these.
+    transaction: Transaction | None = None  # the one that its statement is part of
+    activity: Activity | None = None  # the statement that it plans, runs or does
+    is_endless = False  # it streams until somebody ends it
+    peer = ""  # the connection's other end, once the handler has seen it
+    _options: ReadOptions | None = None
+    _reason: ReplicaError | None = None  # why the work has to end; None: it may go on
+    _deadline: float | None = None  # monotonic seconds
+    _limit = ""  # the deadline's name and value
+    _offered_at: float | None = None  # monotonic seconds; None: no batch waits to be taken
+    _stalled_seconds_max = 0.0
+
     def __init__(
         self,
         calls: Calls,
@@ -60,21 +72,11 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
         self.user = login.user
         self.is_still_allowed = login.is_good
         self.session = session
-        self.transaction: Transaction | None = None  # the one that its statement is part of
-        self.activity: Activity | None = None  # the statement that it plans, runs or does
-        self.is_endless = False  # it streams until somebody ends it
-        self.peer = ""  # the connection's other end, once the handler has seen it
         self._headers = headers
-        self._options: ReadOptions | None = None
         self.request_id = request_id_of(self.header(HEADER))
         self._reply_headers = {**reply_headers, HEADER: self.request_id}
         self._lock = threading.Lock()
         self._interrupts: list[Callable[[], None]] = []
-        self._reason: ReplicaError | None = None  # why the work has to end; None: it may go on
-        self._deadline: float | None = None  # monotonic seconds
-        self._limit = ""  # the deadline's name and value
-        self._offered_at: float | None = None  # monotonic seconds; None: no batch waits to be taken
-        self._stalled_seconds_max = 0.0
         self._under_way = threading.Lock()  # held until the RPC is over
         self._under_way.acquire()
         self._on_completed: list[Callable[[], None]] = []

@@ -279,7 +279,7 @@ class KnownPlan(_PinsNothing):
         self.positions: Sequence[TablePosition] = positions
         self.schema = with_position(schema, positions)
         self.app_metadata = encode_positions(positions)
-        self._rows = pa.table(columns, self.schema)
+        self._rows = pa.Table.from_arrays(columns, schema=self.schema)
         self.bytes_so_far: int = self._rows.nbytes
 
     def answer(self, call: Call) -> pa.Table | None:

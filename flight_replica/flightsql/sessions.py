@@ -219,4 +219,4 @@ def _bearer(headers: Headers) -> str | None:
 
 
 def _change_reads(values: Mapping[str, OptionValue]) -> bool:
-    return any(map(is_read_option, values))
+    return bool(values) and any(map(is_read_option, values))
