@@ -160,6 +160,7 @@ def _grow_log(
 
 def _checkpoint_and_start(engine: Engine, copy: Path, mib: int, samples: Samples) -> None:
     """What the log takes to be read at a start, and to be taken into the file."""
+    engine.session().close()  # once the store has the newest commit
     copy.mkdir()
     for path in engine.directory.glob(f"{store.FILE_NAME}*"):
         shutil.copy(path, copy)

@@ -160,6 +160,24 @@ def replace_rows(
     _insert(tx, record, rows, ops.column(1))
 
 
+def without_seqs(ops: pa.RecordBatch) -> pa.RecordBatch:
+    """Ops in the feed's schema as `op, pk_bytes`, then the columns, for `WriteTransaction.log`."""
+    names = ["op", "pk_bytes", *(f"c{number}" for number in range(ops.num_columns - 3))]
+    return pa.RecordBatch.from_arrays(ops.columns[1:], names=names)
+
+
+def newest_of(ops: pa.RecordBatch) -> pa.RecordBatch:
+    """The last op of each key. `ops` are `op, pk_bytes`, then the columns."""
+    codes = ops.column(1).dictionary_encode().indices.to_numpy()
+    _, from_end = np.unique(codes[::-1], return_index=True)
+    return ops.take(pa.array(np.sort(len(codes) - 1 - from_end)))
+
+
+def living(ops: pa.RecordBatch) -> pa.RecordBatch:
+    """Those of `ops` after which their key has a row. `ops` are `op, pk_bytes`, then the columns."""
+    return ops.filter(pc.not_equal(ops.column(0), Op.DELETE.value))
+
+
 def ops_of_keys_after(
     tx: WriteTransaction, record: TableRecord, keys: pa.BinaryArray, seq: int
 ) -> pa.BinaryArray:

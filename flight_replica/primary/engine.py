@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +24,8 @@ from flight_replica.position import TablePosition
 from flight_replica.primary import store
 from flight_replica.primary.feed import PrimaryFeed
 from flight_replica.primary.ingest import ingest, read_all
+from flight_replica.primary.redo import redo
+from flight_replica.primary.redo_file import RedoFile
 from flight_replica.primary.settings import PrimarySettings
 from flight_replica.primary.statements import prepare
 from flight_replica.primary.store import TableRecord
@@ -49,8 +51,9 @@ class Engine:
         settings: PrimarySettings,
         clock_us: Callable[[], int],
         root: duckdb.DuckDBPyConnection,
+        redo_file: RedoFile,
     ) -> None:
-        """Use `open`: the caller holds the directory's lock, and `root` is its store."""
+        """Use `open`: the caller holds the directory's lock, `root` is its store, which lacks nothing."""
         self.directory = directory
         self.settings = settings
         self.clock_us = clock_us
@@ -61,6 +64,7 @@ class Engine:
         self._feeds = {record.id: self._new_feed(record) for record in records}
         self._writer = Writer(
             root.cursor(),
+            redo_file,
             lambda connection: WriteTransaction(connection, self._tables),
             self._publish,
             clock_us,
@@ -88,16 +92,18 @@ class Engine:
             try:
                 directory.mkdir(parents=True, exist_ok=True)
                 stack.enter_context(store.lock_directory(directory))
+                redo_file = stack.enter_context(closing(RedoFile(directory)))
             except OSError as error:
                 raise ConfigError(f"data directory {directory} can't be used: {error.strerror}") from error
             root = store.open_store(directory, settings.memory_limit)
             stack.callback(root.close)
+            _take_up(redo_file, root)
             base_seqs = [(record, published_base_seq(record)) for record in store.read_tables(root)]
             # All tables are in one file: where it has lost commits of one, others may have lost some too.
             if new_lineage or any(base_seq > record.high_water for record, base_seq in base_seqs):
                 for record, base_seq in base_seqs:
                     _renew_lineage(root, record, base_seq)
-            engine = cls(directory, settings, clock_us, root)
+            engine = cls(directory, settings, clock_us, root, redo_file)
             engine._held = stack.pop_all()
             return engine
 
@@ -131,7 +137,15 @@ class Engine:
         return feed
 
     def session(self) -> duckdb.DuckDBPyConnection:
-        """A session of its own on the store; the caller closes it. Raises `Closed`."""
+        """A session of its own on the store, which has all that was told; the caller closes it.
+
+        Raises `Closed`, and `Unavailable` where the store can't take what it lacks.
+        """
+        self._writer.settle()
+        return self.session_now()
+
+    def session_now(self) -> duckdb.DuckDBPyConnection:
+        """As `session`, but of the store as it is. Raises `Closed`."""
         try:
             return self._root.cursor()
         except duckdb.ConnectionException as error:
@@ -170,8 +184,8 @@ class Engine:
 
     @contextmanager
     def still(self) -> Iterator[None]:
-        """Nothing is committed inside the block; for milliseconds."""
-        with self._writer.committing:
+        """Nothing is committed inside the block; for milliseconds. Raises as `session`."""
+        with self._writer.still():
             yield
 
     def raise_low_water(self, table_id: int, low_water: int) -> None:
@@ -220,6 +234,18 @@ class Engine:
         # After the feeds have it, so that nobody reads of a seq here and doesn't find it there.
         self._feeds = feeds
         self._tables = {record.name.casefold(): record for record in tables.values()}
+
+
+def _take_up(redo_file: RedoFile, root: duckdb.DuckDBPyConnection) -> None:
+    """Let the store have the newest commit that an earlier process made durable. Raises `ConfigError`."""
+    newest = redo_file.read()
+    if newest is None:
+        return
+    try:
+        redo(root, newest)
+    except duckdb.Error as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"the store can't take up its newest commit: {reason}") from error
 
 
 def _renew_lineage(connection: duckdb.DuckDBPyConnection, record: TableRecord, base_seq: int) -> None:

@@ -57,11 +57,11 @@ class PrimaryService:
 
     def check(self) -> None:
         """Raise `DatabaseLost` when the store answers nothing any more."""
-        check_database(self.engine.session)
+        check_database(self.engine.session_now)
 
     def memory(self) -> DatabaseMemory:
         """What the store uses now."""
-        return database_memory(self.engine.session)
+        return database_memory(self.engine.session_now)
 
     @property
     def data_directory(self) -> Path:

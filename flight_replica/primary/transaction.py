@@ -1,8 +1,8 @@
 """One write transaction: what is changed in it, and how that becomes ops, seqs and commits.
 
 Statements change rows through the connection and hand their ops to `log`; `end_commit` follows each of them;
-`flush` writes ops, commit ends and positions before the caller's COMMIT. What has to be told to followers
-afterwards is `Changes`. Dropping the object after a ROLLBACK undoes everything that it knows.
+`flush` writes the ops and gives them their time, `write_positions` the rest, before the caller's COMMIT.
+What has to be told to followers is `Changes`. Dropping the object after a ROLLBACK undoes all that it knows.
 """
 
 from __future__ import annotations
@@ -114,19 +114,16 @@ class WriteTransaction:
 
     def raise_low_water(self, record: TableRecord, low_water: int) -> None:
         """Promise, before anything is trimmed, that ops up to `low_water` aren't served any more."""
-        moved = self._keep(replace(record, low_water=low_water))
-        store.save_position(self.connection, moved)
-        self.changes.records[record.id] = moved
+        self.changes.records[record.id] = self._keep(replace(record, low_water=low_water))
 
     def _keep(self, record: TableRecord) -> TableRecord:
         self._tables[record.name.casefold()] = record
         return record
 
     def flush(self, clock_us: Callable[[], int]) -> Changes:
-        """Write what was logged; commit times never go back within a table.
+        """Write the ops that were logged; commit times never go back within a table.
 
-        The time is taken as late as can be: only the position is written then, if a table has one commit.
-        It holds that commit's end until the next one comes.
+        The time is taken as late as can be. Ends and positions are left to `write_positions`.
         """
         assert not self._logged, "ops were logged after the last commit's end"
         written = [record for record in self.tables if record.id in self.changes.commits]
@@ -139,12 +136,15 @@ class WriteTransaction:
         time_us = max([clock_us(), *(record.commit_time_us for record in written)])
         self.changes.commit_time_us = time_us
         for record in written:
-            if ends := [commit.through for commit in self.changes.commits[record.id][:-1]]:
-                self._write_ends(record, ends, time_us)
-            moved = self._keep(replace(record, commit_time_us=time_us))
-            store.save_position(self.connection, moved)
-            self.changes.records[record.id] = moved
+            self.changes.records[record.id] = self._keep(replace(record, commit_time_us=time_us))
         return self.changes
+
+    def write_positions(self) -> None:
+        """Write where the commits end. The last one's end is in the position until the next one comes."""
+        for id_, record in self.changes.records.items():
+            if ends := [commit.through for commit in self.changes.commits.get(id_, ())[:-1]]:
+                self._write_ends(record, ends, record.commit_time_us)
+            store.save_position(self.connection, record)
 
     def _write_ops(self, record: TableRecord, commits: list[Commit]) -> None:
         with self.data("$ops", pa.Table.from_batches([commit.ops for commit in commits])) as ops:

@@ -12,15 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from flight_replica.errors import Conflict, InvalidStatement, LimitExceeded
 from flight_replica.flightsql.service import Ending, WriteResult
 from flight_replica.log.source import Op
 from flight_replica.position import TablePosition
-from flight_replica.primary.changes import codec_of, ops_of_keys_after, replace_rows
+from flight_replica.primary.changes import (
+    codec_of,
+    living,
+    newest_of,
+    ops_of_keys_after,
+    replace_rows,
+    without_seqs,
+)
 from flight_replica.primary.statements import DmlStatement, prepare
 from flight_replica.primary.store import PK_BYTES, TableRecord
 from flight_replica.primary.transaction import WriteTransaction
@@ -51,7 +56,7 @@ class _Own:
     @property
     def rows(self) -> pa.RecordBatch:
         """The ops whose rows are there afterwards."""
-        return self.newest.filter(pc.not_equal(self.newest.column(0), Op.DELETE.value))
+        return living(self.newest)
 
 
 class ClientTransaction:
@@ -115,12 +120,12 @@ class ClientTransaction:
         # What was checked before this statement is known to stand up to these positions.
         checked = {id_: replace(own, record=records[id_]) for id_, own in self._own.items()}
         for id_, batch in logged.items():
-            ops = _without_seqs(batch)
+            ops = without_seqs(batch)
             before = checked.get(id_)
             if before is None:
-                checked[id_] = _Own(records[id_], (ops,), _newest(ops))
+                checked[id_] = _Own(records[id_], (ops,), newest_of(ops))
             else:
-                newest = _newest(pa.concat_batches([before.newest, ops]))
+                newest = newest_of(pa.concat_batches([before.newest, ops]))
                 checked[id_] = _Own(records[id_], (*before.ops, ops), newest)
         self._own = checked
 
@@ -151,19 +156,6 @@ class ClientTransaction:
                 tx.log(record, ops)
             names.append(record.name)
         return {name: tx.table(name).high_water for name in names}
-
-
-def _without_seqs(ops: pa.RecordBatch) -> pa.RecordBatch:
-    """A trial's seqs are given to others."""
-    names = ["op", "pk_bytes", *(f"c{number}" for number in range(ops.num_columns - 3))]
-    return pa.RecordBatch.from_arrays(ops.columns[1:], names=names)
-
-
-def _newest(ops: pa.RecordBatch) -> pa.RecordBatch:
-    """The last op of each key."""
-    codes = ops.column(1).dictionary_encode().indices.to_numpy()
-    _, from_end = np.unique(codes[::-1], return_index=True)
-    return ops.take(pa.array(np.sort(len(codes) - 1 - from_end)))
 
 
 def _unchanged(tx: WriteTransaction, own: _Own) -> TableRecord:

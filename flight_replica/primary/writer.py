@@ -2,16 +2,19 @@
 
 Each write is a function over a `WriteTransaction`. If one of a group fails, the group is rolled back
 and each is run again in a transaction of its own, so that only the failing one fails. A write is
-answered after its COMMIT (which syncs the log to disk) and after followers were told. A write whose client
-is gone, or whose time is over, is not begun, or is interrupted and undone.
+answered once it is durable and followers were told. A small one is durable when its redo record is
+(redo_file.py); the store commits it right afterwards, and whoever reads the store waits for that (`settle`).
+Another one is durable with the store's COMMIT. A write whose client is gone, or whose time is over, is not
+begun, or is interrupted and undone.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
@@ -20,6 +23,8 @@ import duckdb
 
 from flight_replica.errors import Closed, ReplicaError, Unavailable
 from flight_replica.flightsql.service import Ending
+from flight_replica.primary.redo import RedoRecord, redo
+from flight_replica.primary.redo_file import RedoFile
 from flight_replica.primary.transaction import Changes, WriteTransaction
 
 logger = logging.getLogger(__name__)
@@ -46,12 +51,14 @@ class Writer:
     def __init__(
         self,
         connection: duckdb.DuckDBPyConnection,
+        redo_file: RedoFile,
         begin: Callable[[duckdb.DuckDBPyConnection], WriteTransaction],
         publish: Callable[[Changes], None],
         clock_us: Callable[[], int],
         group_writes_max: int,
     ) -> None:
         self._connection = connection
+        self._redo_file = redo_file
         self._begin = begin
         self._publish = publish
         self._clock_us = clock_us
@@ -60,6 +67,9 @@ class Writer:
         self._held_back: _Write[object] | None = None  # taken from the queue, but not for that group
         self._closing = threading.Lock()
         self.committing = threading.Lock()  # nothing is committed while somebody else holds it
+        self._settled = threading.Event()  # the store has what was told, or it is owed
+        self._settled.set()
+        self._owed: RedoRecord | None = None  # told, but the store could not commit it
         self._is_closed = False
         self._interrupting = threading.Lock()
         self._at_work: _Write[object] | None = None  # whose statements run just now
@@ -102,6 +112,25 @@ class Writer:
             if self._at_work is write:
                 self._connection.interrupt()
 
+    def settle(self) -> None:
+        """Return when the store has all that anybody was told of by now; within `still` at once.
+
+        Raises `Unavailable` where the store can't take it, `Closed`.
+        """
+        self._settled.wait()
+        if self._owed is not None:
+            self.submit(lambda tx: None)
+
+    @contextmanager
+    def still(self) -> Iterator[None]:
+        """Nothing is committed inside the block, and nothing is owed. Raises as `settle`."""
+        while True:
+            self.settle()
+            with self.committing:
+                if self._owed is None:
+                    yield
+                    return
+
     @property
     def is_at_work(self) -> bool:
         return self._at_work is not None
@@ -143,11 +172,17 @@ class Writer:
         return group
 
     def _commit(self, group: list[_Write[object]]) -> None:
+        try:
+            self._pay()
+        except Exception as error:
+            for write in group:
+                write.future.set_exception(_as_replica_error(error))
+            return
         if group[0].is_trial:
             self._try_out(group[0])
             return
         try:
-            results, changes = self._try(group)
+            results, transaction, is_stored = self._try(group)
         except Exception as error:
             if len(group) == 1:
                 group[0].future.set_exception(_as_replica_error(error))
@@ -155,6 +190,37 @@ class Writer:
             for write in group:
                 self._commit([write])
             return
+        self.durable_commits_total += 1
+        self.writes_total += len(group)
+        if is_stored:
+            self._tell(group, results, transaction.changes)
+        else:
+            self._tell_and_store(group, results, transaction)
+
+    def _try(self, group: list[_Write[object]]) -> tuple[list[object], WriteTransaction, bool]:
+        """The results of `group`, durable, and whether that is so in the store already, or in the redo file.
+
+        Raises the first error, with nothing changed.
+        """
+        self._connection.execute("BEGIN TRANSACTION")
+        try:
+            transaction = self._begin(self._connection)
+            results = []
+            for write in group:
+                results.append(self._work(write, transaction))
+                transaction.end_commit()
+            record = RedoRecord.of(transaction.flush(self._clock_us))
+            if record is not None and self._redo_file.put(record):
+                return results, transaction, False
+            with self.committing:
+                self._store(transaction)
+        except BaseException:
+            self._roll_back()
+            raise
+        return results, transaction, True
+
+    def _tell(self, group: list[_Write[object]], results: list[object], changes: Changes) -> None:
+        """Tell followers, then the writers."""
         try:
             self._publish(changes)
         except BaseException as error:  # durable, but followers don't know: end here, a restart heals it
@@ -164,24 +230,39 @@ class Writer:
         for write, result in zip(group, results, strict=True):
             write.future.set_result(result)
 
-    def _try(self, group: list[_Write[object]]) -> tuple[list[object], Changes]:
-        """The results of `group`, durable. Raises the first error, with nothing changed."""
-        self._connection.execute("BEGIN TRANSACTION")
+    def _tell_and_store(
+        self, group: list[_Write[object]], results: list[object], transaction: WriteTransaction
+    ) -> None:
+        """Whoever is told, and then reads the store, waits until it has it, too."""
+        with self.committing:
+            self._settled.clear()
+            try:
+                self._tell(group, results, transaction.changes)
+            finally:
+                try:
+                    self._store_at_last(transaction)
+                finally:
+                    self._settled.set()
+
+    def _store_at_last(self, transaction: WriteTransaction) -> None:
+        """Commit what is durable already; where that fails it is owed."""
         try:
-            transaction = self._begin(self._connection)
-            results = []
-            for write in group:
-                results.append(self._work(write, transaction))
-                transaction.end_commit()
-            changes = transaction.flush(self._clock_us)
-            with self.committing:
-                self._connection.execute("COMMIT")
-        except BaseException:
+            self._store(transaction)
+        except duckdb.Error as error:
             self._roll_back()
-            raise
-        self.durable_commits_total += 1
-        self.writes_total += len(group)
-        return results, changes
+            self._owed = RedoRecord.of(transaction.changes)
+            logger.warning("newest commit not in the store yet error=%s", error)
+
+    def _store(self, transaction: WriteTransaction) -> None:
+        transaction.write_positions()
+        self._connection.execute("COMMIT")
+
+    def _pay(self) -> None:
+        """Let the store have what it owes. Raises `duckdb.Error` where it still can't take it."""
+        if self._owed is not None:
+            with self.committing:
+                redo(self._connection, self._owed)
+                self._owed = None
 
     def _work(self, write: _Write[object], transaction: WriteTransaction) -> object:
         with self._interrupting:

@@ -151,7 +151,8 @@ def test_a_primary_behind_its_own_base_begins_a_new_lineage(engine: Engine, publ
     file = engine.directory / "primary.duckdb"
     backup = file.read_bytes()
     ahead = Engine.open(engine.directory)
-    ahead.write("INSERT INTO t VALUES (2, 'lost')")
+    for key in (2, 3):  # the last one alone would be taken up again
+        ahead.write(f"INSERT INTO t VALUES ({key}, 'lost')")
     late = Publisher(ahead)
     late.publish_all()
     late.close()

@@ -102,7 +102,7 @@ def test_a_file_of_another_format_version_is_refused(engine: Engine) -> None:
     engine.close()
     with duckdb.connect(str(engine.directory / "primary.duckdb")) as connection:
         connection.execute('UPDATE "$meta" SET format_version = 99')
-    with pytest.raises(ConfigError, match="has format version 99, this program reads 2"):
+    with pytest.raises(ConfigError, match="has format version 99, this program reads 3"):
         Engine.open(engine.directory)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flight_replica.errors import Closed, ConstraintViolation, LogGap
+from flight_replica.primary import redo
 from flight_replica.primary.engine import Engine
 from flight_replica.primary.settings import PrimarySettings
 from flight_replica.primary.transaction import Changes, WriteTransaction
@@ -137,25 +138,30 @@ def test_many_threads_get_durable_writes_with_fewer_commits(engine: Engine) -> N
 
 
 def test_a_write_is_published_after_it_is_durable(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[int, int, int]] = []
     publish = engine._writer._publish
 
     def spy(changes: Changes) -> None:
-        session = engine.session()
-        ((durable,),) = session.execute('SELECT high_water FROM "$tables"').fetchall()
+        session = engine.session_now()
+        ((stored,),) = session.execute('SELECT high_water FROM "$tables"').fetchall()
         session.close()
-        seen.append((engine.feed("t").high_water, durable))
+        newest = engine._writer._redo_file.read()
+        durable = newest.tables[0].through if newest else 0
+        seen.append((engine.feed("t").high_water, durable, stored))
         publish(changes)
 
     monkeypatch.setattr(engine._writer, "_publish", spy)
     engine.write("INSERT INTO t VALUES (1, '')")
     engine.write("INSERT INTO t VALUES (2, '')")
-    assert seen == [(0, 1), (1, 2)]
+    monkeypatch.setattr(redo, "OPS_BYTES_MAX", 0)
+    engine.write("INSERT INTO t VALUES (3, '')")
+    assert seen == [(0, 1, 0), (1, 2, 1), (2, 2, 3)]
 
 
 def test_a_feed_waits_for_a_commit_that_readers_of_the_store_have_seen(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(redo, "OPS_BYTES_MAX", 0)  # else its readers wait, not its followers
     durable, may_publish = threading.Event(), threading.Event()
     publish = engine._writer._publish
 

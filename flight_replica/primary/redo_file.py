@@ -1,0 +1,111 @@
+"""`RedoFile`: the newest `RedoRecord` in a file of its own, `primary.redo`, forced to the disk.
+
+One record is enough: the store has committed each one before the next is put in its place. It is a head
+(`_HEAD`), a JSON text, and for each table the ops of all its commits as an Arrow IPC stream. A record that
+was written in part is none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pyarrow as pa
+
+from flight_replica.log.batches import between, concat
+from flight_replica.primary.redo import RedoRecord, TableRedo
+from flight_replica.primary.transaction import Commit
+
+__all__ = ["RedoFile"]
+
+logger = logging.getLogger(__name__)
+
+FILE_NAME = "primary.redo"
+_HEAD = struct.Struct("<QIQ")  # bytes and CRC-32 of all that follows; bytes of the JSON text
+
+
+class RedoFile:
+    """Used by one thread. `close` lets go of the file, which stays."""
+
+    def __init__(self, directory: Path) -> None:
+        """The file need not exist yet. Raises `OSError`."""
+        self._file = os.open(directory / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._is_failing = False  # said once, until it works again
+
+    def put(self, record: RedoRecord) -> bool:
+        """Make `record` durable in the place of the one before; False where the disk doesn't take it."""
+        content = _encoded(record)
+        try:
+            if os.pwrite(self._file, content, 0) < len(content):
+                raise OSError("the disk took a part of it")
+            os.fdatasync(self._file)
+        except OSError as error:
+            if not self._is_failing:
+                logger.warning("redo record not written, commits go without it error=%s", error)
+            self._is_failing = True
+            os.ftruncate(self._file, 0)  # lest a part of it counts: its transaction may yet fail
+            return False
+        self._is_failing = False
+        return True
+
+    def read(self) -> RedoRecord | None:
+        """The newest record; None without a whole one."""
+        content = memoryview(os.pread(self._file, os.fstat(self._file).st_size, 0))
+        if len(content) < _HEAD.size:
+            return None
+        size, checksum, text_size = _HEAD.unpack_from(content)
+        body = content[_HEAD.size : _HEAD.size + size]
+        if len(body) < size or zlib.crc32(body) != checksum:
+            return None
+        return _decoded(json.loads(bytes(body[:text_size])), body[text_size:])
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def _encoded(record: RedoRecord) -> bytes:
+    streams = [_stream(table) for table in record.tables]
+    told = {
+        "commit_time_us": record.commit_time_us,
+        "tables": [
+            {
+                "id": table.table_id,
+                "lineage": str(table.lineage),
+                "low_water": table.low_water,
+                "ends": [commit.through for commit in table.commits],
+                "bytes": len(stream),
+            }
+            for table, stream in zip(record.tables, streams, strict=True)
+        ],
+    }
+    text = json.dumps(told).encode()
+    body = b"".join([text, *streams])
+    return _HEAD.pack(len(body), zlib.crc32(body), len(text)) + body
+
+
+def _stream(table: TableRedo) -> bytes:
+    schema = table.commits[0].ops.schema
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(concat([commit.ops for commit in table.commits], schema))
+    return bytes(sink.getvalue())
+
+
+def _decoded(told: dict[str, Any], streams: memoryview) -> RedoRecord:
+    tables = []
+    for table in told["tables"]:
+        with pa.ipc.open_stream(streams[: table["bytes"]]) as stream:
+            ops = stream.read_next_batch()
+        streams = streams[table["bytes"] :]
+        ends = table["ends"]
+        commits = tuple(
+            Commit(between(ops, since, end), end) for since, end in zip([0, *ends], ends, strict=False)
+        )
+        tables.append(TableRedo(table["id"], UUID(table["lineage"]), table["low_water"], commits))
+    return RedoRecord(told["commit_time_us"], tuple(tables))

@@ -1,0 +1,255 @@
+"""Commits that are durable before the store has them: who is told, who waits, what a later process finds."""
+
+from __future__ import annotations
+
+import logging
+import random
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from flight_replica.errors import ConfigError, Unavailable
+from flight_replica.primary import store
+from flight_replica.primary.engine import Engine
+from flight_replica.primary.redo_file import FILE_NAME, RedoFile
+from flight_replica.primary.transaction import Changes, WriteTransaction
+from tests.faults import full_disk
+
+BYTES = 1 << 22
+CREATE = "CREATE TABLE t (id BIGINT PRIMARY KEY, a VARCHAR)"
+Content = dict[str, tuple[list[object], list[object], tuple[int, int]]]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    engine = Engine.open(tmp_path / "data")
+    engine.write(CREATE)
+    yield engine
+    engine.close()
+
+
+def copy_of(directory: Path, target: Path) -> Path:
+    """What a process that is killed just now leaves."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(directory, target, ignore=shutil.ignore_patterns(store.LOCK_NAME))
+    return target
+
+
+def content(engine: Engine) -> Content:
+    """Of each table the rows, the ops with their commits' ends and times, and where it stands."""
+    found: Content = {}
+    with closing(engine.session()) as session:
+        for record in sorted(engine.tables, key=lambda record: record.name):
+            rows = session.sql(f"SELECT {record.columns_sql} FROM {record.rows} ORDER BY ALL").fetchall()
+            ends = f"SELECT DISTINCT through, commit_time_us FROM {record.commit_ends}"
+            query = f"FROM {record.ops} o ASOF JOIN ({ends}) e ON e.through >= o.seq ORDER BY seq"
+            ops = session.sql(query).fetchall()
+            found[record.name] = (rows, ops, (record.high_water, record.commit_time_us))
+    return found
+
+
+def content_of_a_still_store(engine: Engine) -> Content:
+    with engine.still():
+        return content(engine)
+
+
+class HeldStore:
+    """Lets a writer tell of its commits, but not store them, until `release`."""
+
+    def __init__(self, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._released = threading.Event()
+        stored = engine._writer._store
+
+        def late(transaction: WriteTransaction) -> None:
+            assert self._released.wait(60)
+            stored(transaction)
+
+        monkeypatch.setattr(engine._writer, "_store", late)
+
+    def release(self) -> None:
+        self._released.set()
+
+
+def test_writers_and_followers_are_told_first_and_readers_of_the_store_wait(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = HeldStore(engine, monkeypatch)
+    with ThreadPoolExecutor(2) as pool:
+        assert engine.write("INSERT INTO t VALUES (1, 'x')").seq == 1
+        assert [op.seq for op in engine.feed("t").read(0, None, BYTES).records()] == [1]
+        reader = pool.submit(content, engine)
+        together = pool.submit(content_of_a_still_store, engine)
+        assert not wait([reader, together], timeout=0.2).done
+        held.release()
+        assert reader.result()["t"][0] == together.result()["t"][0] == [(1, "x")]
+
+
+def test_a_process_that_is_killed_in_between_has_it_at_its_next_start(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.write("INSERT INTO t VALUES (1, 'x'), (2, 'y')")
+    content(engine)
+    held = HeldStore(engine, monkeypatch)
+    engine.write("UPDATE t SET a = 'z' WHERE id = 2")
+    copy = copy_of(engine.directory, tmp_path / "copy")
+    held.release()
+    expected = content(engine)
+    for _ in range(2):
+        with closing(Engine.open(copy)) as again, caplog.at_level(logging.INFO):
+            assert content(again) == expected
+    with closing(Engine.open(copy)) as again:
+        assert again.write("DELETE FROM t WHERE id = 1").seq == 4
+        assert content(again)["t"][0] == [(2, "z")]
+
+
+WRITES: tuple[Callable[[random.Random], str], ...] = (
+    lambda r: (
+        f"INSERT OR REPLACE INTO t SELECT {r.randrange(9)} + range, 'n' FROM range({r.randrange(1, 4)})"
+    ),
+    lambda r: f"UPDATE t SET a = a || 'u' WHERE id < {r.randrange(9)}",
+    lambda r: f"UPDATE t SET id = 20 - id WHERE id BETWEEN {r.randrange(9)} AND {r.randrange(5, 15)}",
+    lambda r: f"DELETE FROM t WHERE id % 5 = {r.randrange(5)}",
+    lambda r: (
+        f"INSERT OR REPLACE INTO wide VALUES ('k{r.randrange(3)}', -0.0, [1, NULL], {{'x': 'é'}}, NULL)"
+    ),
+    lambda r: "UPDATE wide SET d = 'nan', e = 12.50 WHERE k <> 'k1'",
+    lambda r: f"DELETE FROM wide WHERE k = 'k{r.randrange(3)}'",
+)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_writes_are_the_same_whether_the_store_has_committed_them_or_not(
+    seed: int, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each time a commit is told, the directory is as a kill would leave it: opened, it has all."""
+    choose, copies = random.Random(seed), iter(tmp_path / f"copy-{number}" for number in range(100))
+    engine.write(
+        "CREATE TABLE wide "
+        "(k VARCHAR PRIMARY KEY, d DOUBLE, l INTEGER[], s STRUCT(x VARCHAR), e DECIMAL(6, 2))"
+    )
+    publish, left = engine._writer._publish, []
+
+    def copying(changes: Changes) -> None:
+        left.append(copy_of(engine.directory, next(copies)))
+        publish(changes)
+
+    monkeypatch.setattr(engine._writer, "_publish", copying)
+    for _ in range(8):
+        if choose.random() < 0.7:
+            engine.write(choose.choice(WRITES)(choose))
+        else:
+            transaction = engine.begin()
+            for _ in range(3):
+                transaction.write(choose.choice(WRITES)(choose))
+            if not transaction.is_empty:
+                transaction.commit()
+        expected = content(engine)
+        for copy in left:
+            with closing(Engine.open(copy)) as again:
+                assert repr(content(again)) == repr(expected)  # NaN is itself there, and −0.0 isn't 0.0
+        left.clear()
+
+
+def test_what_the_store_can_not_take_is_owed_until_it_can(
+    engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.write("INSERT INTO t VALUES (1, 'x')")
+    with closing(engine.session()) as blocker:  # its change of the position lets no other one be written
+        blocker.execute("BEGIN TRANSACTION")
+        blocker.execute('UPDATE "$tables" SET high_water = high_water')
+        assert engine.write("INSERT INTO t VALUES (2, 'y')").seq == 2
+        assert engine.feed("t").read(1, None, BYTES).mark.through == 2
+        with pytest.raises(Unavailable, match="the primary's store failed"):
+            engine.session()
+        with pytest.raises(Unavailable), engine.still():
+            pass
+        for write in (engine.write, engine.begin().write):
+            with pytest.raises(Unavailable):
+                write("INSERT INTO t VALUES (3, 'z')")
+        assert "newest commit not in the store yet error=" in caplog.text
+        blocker.execute("ROLLBACK")
+    assert content(engine)["t"][0] == [(1, "x"), (2, "y")]
+    assert engine.write("INSERT INTO t VALUES (3, 'z')").seq == 3
+    with engine.still(), closing(engine.session()) as session:
+        assert session.execute(f"SELECT count(*) FROM {engine.table('t').rows}").fetchall() == [(3,)]
+
+
+def test_what_is_large_or_more_than_ops_is_told_after_the_store_has_it(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def newest() -> int | None:
+        record = engine._writer._redo_file.read()
+        return record.tables[0].through if record else None
+
+    assert newest() is None
+    engine.write("INSERT INTO t VALUES (1, 'x')")
+    engine.write("ALTER TABLE t ADD COLUMN b INTEGER")
+    engine.write("CREATE TABLE u (id BIGINT PRIMARY KEY)")
+    engine.write("INSERT INTO t SELECT range, repeat('x', 1000), 0 FROM range(10, 2000)")
+    assert newest() == 1
+    with full_disk(), pytest.raises(Unavailable):
+        engine.write("INSERT INTO u VALUES (1)")
+    assert newest() is None
+    engine.write("INSERT INTO u VALUES (1)")
+    assert newest() == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 19, 21, 300, -1])
+def test_a_record_that_was_written_in_part_is_none(engine: Engine, size: int) -> None:
+    engine.write("INSERT INTO t VALUES (1, 'x')")
+    path = engine.directory / FILE_NAME
+    whole = path.read_bytes()
+    for broken in (whole[:size], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
+        path.write_bytes(broken)
+        with closing(RedoFile(engine.directory)) as file:
+            assert file.read() is None
+
+
+def test_a_commit_that_does_not_follow_on_the_store_is_left_out(
+    engine: Engine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.write("INSERT INTO t VALUES (1, 'x')")
+    content(engine)
+    backup = copy_of(engine.directory, tmp_path / "backup")
+    engine.write("INSERT INTO t VALUES (2, 'y')")
+    engine.write("INSERT INTO t VALUES (3, 'z')")
+    engine.close()
+    shutil.copy(engine.directory / FILE_NAME, backup)
+    with closing(Engine.open(backup)) as restored:
+        assert content(restored)["t"][0] == [(1, "x")]
+    assert "newest commit left out table=t store_at=1 commit_after=2" in caplog.text
+    with closing(Engine.open(engine.directory, new_lineage=True)) as renewed:
+        expected = content(renewed)
+    with closing(Engine.open(engine.directory)) as again:
+        assert content(again) == expected
+
+
+def test_a_store_that_can_not_take_up_its_newest_commit_is_not_opened(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    held = HeldStore(engine, monkeypatch)
+    engine.write("INSERT INTO t VALUES (1, 'x')")
+    copy = copy_of(engine.directory, tmp_path / "copy")
+    held.release()
+    with full_disk(), pytest.raises(ConfigError, match="can't take up its newest commit"):
+        Engine.open(copy)
+    with closing(Engine.open(copy)) as again:
+        assert content(again) == content(engine)
+
+
+def test_a_store_of_the_format_before_is_taken_over(engine: Engine) -> None:
+    engine.write("INSERT INTO t VALUES (1, 'x')")
+    engine.close()
+    (engine.directory / FILE_NAME).unlink()
+    with duckdb.connect(str(engine.directory / store.FILE_NAME)) as connection:
+        connection.execute('UPDATE "$meta" SET format_version = 2')
+    with closing(Engine.open(engine.directory)) as again:
+        assert content(again)["t"][0] == [(1, "x")]
+        with closing(again.session()) as session:
+            assert session.execute('SELECT format_version FROM "$meta"').fetchall() == [(3,)]
