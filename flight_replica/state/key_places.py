@@ -32,7 +32,7 @@ Span = tuple[int, int]  # the first and the last row id
 SAMPLE_ROWS = 2048  # what DuckDB reads at once
 SAMPLES_MAX = 65_536
 SAMPLE_KEY_BYTES_MAX = 128  # of each text in it; longer ones are no samples
-OTHERS_MAX = 1 << 22  # rows, of 8 bytes each
+OTHERS_MAX = 1 << 21  # rows, of 8 bytes each
 PATIENCE_SECONDS = 0.05  # that lookups have taken in vain before the table is looked at, at least
 _UNSURE_SAMPLES = 8  # the last ones in order may lie among the others, and be larger by chance
 
