@@ -1,5 +1,7 @@
 """A rebase: load the newest base, drain the log into it, and hand over a state that is not behind.
 
+Or one that is, where something else is made of it first, which takes ops faster.
+
 The work runs in a thread of its own, so that a base or log that never answers costs its caller no more than
 the deadline; what is given up cleans up after itself.
 """
@@ -28,9 +30,19 @@ class Rebase:
     """One attempt. `run` gives the warmed-up state to its caller, or raises and leaves nothing behind."""
 
     def __init__(
-        self, replica: Replica, what: str, timeout_seconds: float | None, *, needs_newer_base: bool = False
+        self,
+        replica: Replica,
+        what: str,
+        timeout_seconds: float | None,
+        *,
+        needs_newer_base: bool = False,
+        catches_up_later: bool = False,
     ) -> None:
-        """`needs_newer_base`: where the log has a gap, the replica's own history doesn't help an old base."""
+        """`needs_newer_base`: where the log has a gap, the replica's own history doesn't help an old base.
+
+        `catches_up_later`: the state may be behind as far as the replica's own history reaches back.
+        """
+        self._catches_up_later = catches_up_later
         self._replica = replica
         self._needs_newer_base = needs_newer_base
         self._what = what
@@ -84,6 +96,8 @@ class Rebase:
 
     def _warm_up(self, state: ReplicaState) -> None:
         """Drain the log as far as it goes: a gap doesn't matter where the base is new enough."""
+        if self._catches_up_later and self._replica.history.low_water <= state.visible_seq:
+            return
         try:
             self._drain(state)
         except LogGap as gap:

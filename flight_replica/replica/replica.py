@@ -508,8 +508,8 @@ class Replica:
     def rebase_beside(self) -> tuple[int, int]:
         """As `rebase_hotswap`, without a way over merge on read where a native state serves well.
 
-        That one goes on answering until another one has been made of the base and has caught up, which takes
-        as long as a build. Raises as `rebase` and `merge_on_apply`.
+        That one goes on answering until another one is made of the base and has caught up with it, which
+        takes as long as a build. Raises as `rebase` and `merge_on_apply`.
         """
         return self._hotswap("rebase_beside", is_native=True)
 
@@ -548,14 +548,30 @@ class Replica:
         while not self._rebasing.acquire(timeout=_STOP_SECONDS):
             self.native_states.stop()
         try:
-            rebase = Rebase(self, what, self._rebase_timeout_seconds, needs_newer_base=needs_newer_base)
+            is_beside = is_native and self._serves_well
+            rebase = Rebase(
+                self,
+                what,
+                self._rebase_timeout_seconds,
+                needs_newer_base=needs_newer_base,
+                catches_up_later=is_beside,
+            )
             state = rebase.run()
-            if is_native and self._serves_well and not self.native_states.why_not(state):
-                with closing(state):
-                    state = self._native_of(state)
-            return self._adopt(state)
+            return self._adopt(self._beside(state) if is_beside else state)
         finally:
             self._rebasing.release()
+
+    def _beside(self, source: ReplicaState) -> ReplicaState:
+        """A native state of what `source`, then closed, shows; or itself where there is no room for one."""
+        if not self.native_states.why_not(source):
+            with closing(source):
+                return self._native_of(source)
+        try:
+            self._follow_up(source)
+        except BaseException:
+            source.close()
+            raise
+        return source
 
     @property
     def _serves_well(self) -> bool:

@@ -171,6 +171,21 @@ def test_a_rebase_beside_a_native_state_that_cannot_be_written_goes_over_merge_o
         assert replica.state.kind is StateKind.MERGE_ON_READ
 
 
+def test_a_rebase_beside_a_native_state_that_has_no_room_goes_over_merge_on_read(
+    primary: SmallTable, workspace: Workspace
+) -> None:
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        replica.merge_on_apply()
+        primary.commit(put(7, 70))
+        primary.flush()
+        primary.commit(put(8, 80))
+        replica.advance()
+        replica.native_states.why_not = lambda state: "no room"  # type: ignore[method-assign]
+        assert replica.rebase_beside() == (4, 5)
+        assert replica.state.kind is StateKind.MERGE_ON_READ
+        assert replica.get(8) == {"id": 8, "v": 80}
+
+
 def test_a_rebase_beside_a_native_state_gives_way_to_what_a_log_gap_needs(
     primary: SmallTable, workspace: Workspace
 ) -> None:
