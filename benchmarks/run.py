@@ -36,6 +36,7 @@ FULL = {
     "waiters": (),
     "metrics_cost": ("--rows", "200000", "--repetitions", "10"),
     "commit": (),
+    "batch": (),
     "engine_feed": ("--seconds", "10"),
     "engine_log": ("--repetitions", "5"),
 }
