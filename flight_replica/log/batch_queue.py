@@ -1,9 +1,9 @@
 """`BatchQueue`: from the thread that reads the network to the one that applies, joined on the way.
 
-Bounded by bytes: the reader waits while it is full. The consumer takes all that is there as one
-batch, so one that is slower than the commits sees few large batches instead of many small ones. What is
-there of a commit whose end isn't stays behind that batch: it would have to be copied once more, to be joined
-with the rest of its commit.
+Bounded by bytes: the reader waits while it is full. The consumer takes all that is there, small batches
+joined to larger ones, so one that is slower than the commits sees few batches instead of many. Large ones
+are handed on as they came: to copy them costs more than most of what is done with them. What is there of a
+commit whose end isn't stays behind whole ones, to go with its rest.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import pyarrow as pa
 
 from flight_replica.log.batches import concat
 from flight_replica.log.source import FeedMark, OpBatch
+
+JOINED_BYTES = 256 << 10  # of Arrow data; what follows upon so much is a batch of its own
 
 
 @dataclass(slots=True)
@@ -39,8 +41,9 @@ class BatchQueue:
         self._changed = threading.Condition()
         # Everything below is guarded by `_changed`.
         self._position = position  # everything up to this seq was put
-        self._whole: _Joined | None = None  # what is queued up to the newest end of a batch and a commit …
-        self._part: _Joined | None = None  # … and after it
+        self._whole: list[_Joined] = []  # what is queued up to the newest end of a batch and a commit …
+        self._part: list[_Joined] = []  # … and after it
+        self._byte_count = 0  # of both
         self._schema = pa.schema([])  # of the batches
         self._turn = 0  # the producer that may put
         self._is_ended = False
@@ -56,7 +59,7 @@ class BatchQueue:
     def byte_count(self) -> int:
         """Arrow bytes queued: below the limit, or over it by less than one batch."""
         with self._changed:
-            return self._bytes()
+            return self._byte_count
 
     def renew(self) -> int:
         """The turn of a new producer; the former one's is over."""
@@ -68,14 +71,17 @@ class BatchQueue:
     def put(self, turn: int, ops: pa.RecordBatch, mark: FeedMark) -> bool:
         """Add a batch that joins what was put before, waiting for room. False: this turn is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._bytes() < self._bytes_max or not self._may_put(turn))
+            self._changed.wait_for(lambda: self._byte_count < self._bytes_max or not self._may_put(turn))
             if not self._may_put(turn):
                 return False
             assert mark.after == self._position, f"put after {mark.after}, expected {self._position}"
             new = _Joined(mark, [ops], ops.nbytes) if ops.num_rows else _Joined(mark)
-            self._part = _after(self._part, new)
+            self._byte_count += new.byte_count
+            _append(self._part, new)
             if mark.commit_through == mark.through:
-                self._whole, self._part = _after(self._whole, self._part), None
+                for queued in self._part:
+                    _append(self._whole, queued)
+                self._part = []
             self._schema = ops.schema
             self._position = mark.through
             self._changed.notify_all()
@@ -93,48 +99,47 @@ class BatchQueue:
         """Until `take` has something to say; False when the time is up."""
         with self._changed:
             return self._changed.wait_for(
-                lambda: (
-                    self._whole is not None or self._part is not None or self._is_ended or self._is_closed
-                ),
-                timeout_seconds,
+                lambda: bool(self._whole or self._part) or self._is_ended or self._is_closed, timeout_seconds
             )
 
-    def take(self) -> OpBatch | None:
-        """All that is queued up to the end of a commit as one batch; without such an end all that is queued.
+    def take(self) -> list[OpBatch]:
+        """All that is queued up to the end of a commit; without such an end all that is queued.
 
-        None at the end and after `close`. Call after `wait`. Raises the producer's error once the queue is
-        empty.
+        Nothing at the end and after `close`. Call after `wait`. Raises the producer's error once the queue
+        is empty.
         """
         with self._changed:
             taken = self._whole or self._part
-            if self._whole is None:
-                self._part = None
-            self._whole = None
+            if not self._whole:
+                self._part = []
+            self._whole = []
+            self._byte_count -= sum(queued.byte_count for queued in taken)
             self._changed.notify_all()
-            if taken is None and self._error is not None and not self._is_closed:
+            if not taken and self._error is not None and not self._is_closed:
                 raise self._error
-        return None if taken is None else OpBatch(concat(taken.pieces, self._schema), taken.mark)
+            schema = self._schema
+        return [
+            OpBatch(concat(queued.pieces, schema), queued.mark, is_more_ready=queued is not taken[-1])
+            for queued in taken
+        ]
 
     def close(self) -> None:
         """Let go of everything queued; producer and consumer stop waiting."""
         with self._changed:
             self._is_closed = True
-            self._whole = self._part = None
+            self._whole, self._part, self._byte_count = [], [], 0
             self._changed.notify_all()
-
-    def _bytes(self) -> int:
-        return sum(queued.byte_count for queued in (self._whole, self._part) if queued is not None)
 
     def _may_put(self, turn: int) -> bool:
         return turn == self._turn and not self._is_ended and not self._is_closed
 
 
-def _after(first: _Joined | None, second: _Joined) -> _Joined:
-    """Both as one, in `first` where there is one."""
-    if first is None:
-        return second
-    first.add(second)
-    return first
+def _append(queued: list[_Joined], new: _Joined) -> None:
+    """Put `new` behind `queued`, joined with the last of it where one of both is small."""
+    if queued and min(queued[-1].byte_count, new.byte_count) < JOINED_BYTES:
+        queued[-1].add(new)
+    else:
+        queued.append(new)
 
 
 def merged(first: FeedMark, second: FeedMark) -> FeedMark:

@@ -24,11 +24,31 @@ def seqs_of(ops: pa.RecordBatch) -> npt.NDArray[np.uint64]:
     return np.asarray(ops.column(0).to_numpy(zero_copy_only=True), dtype=np.uint64)
 
 
-def between(ops: pa.RecordBatch, since: int, through: int) -> pa.RecordBatch:
+def between(ops: pa.RecordBatch | pa.Table, since: int, through: int) -> pa.RecordBatch | pa.Table:
     """The ops with seq in `(since, through]`, zero-copy; seqs ascend."""
+    if isinstance(ops, pa.Table):
+        pieces = [between(piece, since, through) for piece in ops.to_batches()]
+        return pa.Table.from_batches(pieces, ops.schema)
     seqs = seqs_of(ops)
     start, end = (int(np.searchsorted(seqs, np.uint64(seq), "right")) for seq in (since, through))
     return ops.slice(start, max(end - start, 0))
+
+
+def pieces_of(ops: pa.RecordBatch | pa.Table) -> list[pa.RecordBatch]:
+    """The batches that `ops` consists of, zero-copy."""
+    return list(ops.to_batches()) if isinstance(ops, pa.Table) else [ops]
+
+
+def gathered(pieces: Sequence[pa.RecordBatch], row_count: int) -> list[pa.RecordBatch]:
+    """All rows of `pieces`, small ones joined until each piece but the last has `row_count` rows."""
+    found: list[pa.RecordBatch] = []
+    small: list[pa.RecordBatch] = []
+    for piece in pieces:
+        small.append(piece)
+        if sum(map(len, small)) >= row_count:
+            found.append(concat(small, piece.schema))
+            small = []
+    return [*found, concat(small, small[0].schema)] if small else found
 
 
 def fitting_rows(ops: pa.RecordBatch, byte_limit: int) -> int:

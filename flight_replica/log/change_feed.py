@@ -133,7 +133,7 @@ class ChangeFeedLogSource:
     def follow(self, since: int) -> _QueuedStream:
         """As the protocol says; reading begins at once, up to `queue_bytes_max` ahead of the consumer.
 
-        What is queued is joined into one batch each time the consumer asks. When iteration ends without
+        What is queued is handed on together, small batches of it joined. When iteration ends without
         an error, the schema changed: `schema` gives the new one; follow again from the position reached.
         """
         queue = BatchQueue(since, self._queue_bytes_max)
@@ -241,10 +241,10 @@ class _QueuedStream:
                     if clock.remaining_seconds() <= 0:
                         self._replace_reader()
                     continue
-                batch = self._queue.take()
-                if batch is None:
+                batches = self._queue.take()
+                if not batches:
                     return
-                yield batch
+                yield from batches
         finally:
             self.close()
 

@@ -64,6 +64,7 @@ class OpBatch:
 
     ops: pa.RecordBatch
     mark: FeedMark
+    is_more_ready: bool = False  # whether the next one is there already, so that both may be taken at once
 
     def records(self) -> Iterator[OpRecord]:
         """The ops one by one; for tests and tools, not for the apply path."""

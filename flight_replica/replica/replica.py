@@ -414,7 +414,7 @@ class Replica:
             through=through,
             commit_through=max(mark.commit_through, self._commits.through),
         )
-        return OpBatch(between(batch.ops, newest, SEQ_MAX), clipped)
+        return replace(batch, ops=between(batch.ops, newest, SEQ_MAX), mark=clipped)
 
     def _keep(self, batch: OpBatch) -> None:
         """Add the batch to the history that other replicas read."""

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from flight_replica.errors import SchemaMismatch, StateNotUsable, Unavailable
 from flight_replica.keys import KeyCodec
-from flight_replica.log.batches import HEAD_COLUMNS, between, concat
+from flight_replica.log.batches import HEAD_COLUMNS, between, concat, gathered, pieces_of
 from flight_replica.log.source import Op
 from flight_replica.schema import TableSchema
 from flight_replica.sql.database import literal, quote
@@ -41,6 +41,7 @@ _log = logging.getLogger(__name__)
 _SEQ_MAX = 2**64 - 1
 _CORRUPT = "Corrupt database file"  # how DuckDB begins when a block's checksum is another one
 _LOST = "has been invalidated"  # … and what it says of a database of which a checkpoint failed
+PIECE_OPS = 8192  # at least, where ops are written in several pieces: each costs something by itself
 BESIDE_OPS_MIN = 100_000  # what is fewer is looked at sooner than a thread is made for it
 CHECKED_AT_ONCE_BYTES = 128 << 20  # a larger file is read through once the table is served
 
@@ -121,20 +122,23 @@ class NativeState:
                 native_record.write_base(self._connection, self._database, base_seq, base_version)
         self.base_seq, self.base_version = base_seq, base_version
 
-    def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
+    def apply(self, ops: pa.RecordBatch | pa.Table, through: int, commit_time_us: int = 0) -> None:
         seen = self.visible_seq
-        ops = between(self._rows.conformed(ops), seen, _SEQ_MAX)
+        pieces = [between(self._rows.conformed(piece), seen, _SEQ_MAX) for piece in pieces_of(ops)]
+        count = sum(map(len, pieces))
         if through <= seen:
             through, commit_time_us = seen, self.commit_time_us
-        if self._recent.has_room(ops):
-            self._recent.add(ops, through, commit_time_us)
+        if count < BESIDE_OPS_MIN:
+            pieces = [concat(pieces, self.schema.feed_schema)]
+        if len(pieces) == 1 and self._recent.has_room(pieces[0]):
+            self._recent.add(pieces[0], through, commit_time_us)
         else:
             with self._folding:
                 waiting, *_ = self._recent.waiting()
                 at_once = self._recent.overtaken(through, commit_time_us)
-                self._write([*waiting, ops], through, commit_time_us, at_once)
-        self._ops_applied += len(ops)
-        self._ops_since_copied += len(ops)
+                self._write([*waiting, *pieces], through, commit_time_us, at_once)
+        self._ops_applied += count
+        self._ops_since_copied += count
 
     def resume(self) -> None:
         """Take what an earlier process had in memory. Raises `SchemaMismatch`, `duckdb.Error`."""
@@ -173,27 +177,29 @@ class NativeState:
         committing: AbstractContextManager[None],
     ) -> None:
         """Bring the table to `through` in one transaction, which is committed within `committing`."""
-        # Older ones may lack columns that were added since.
-        ops = concat([self._rows.conformed(ops) for ops in batches], self.schema.feed_schema)
+        # Older ones may lack columns that were added since. What is large isn't copied to be joined.
+        pieces = gathered([self._rows.conformed(ops) for ops in batches if len(ops)], PIECE_OPS)
+        count = sum(map(len, pieces))
         with self._noticing_damage(), transaction(self._connection, committing):
-            row_count = self._counted.row_count + (self._replace(ops) if len(ops) else 0)
+            row_count = self._counted.row_count + (self._replace(pieces) if pieces else 0)
             self._connection.execute(
                 f"UPDATE {self._database}.position SET seq = ?, commit_time_us = ?, "
                 "ops_applied = ops_applied + ?, ops_since_copied = ops_since_copied + ?, row_count = ?",
-                [through, commit_time_us, len(ops), len(ops), row_count],
+                [through, commit_time_us, count, count, row_count],
             )
         self._counted = CountNow(through, commit_time_us, row_count)
 
-    def _replace(self, ops: pa.RecordBatch) -> int:
-        """Put the newest of `ops` in place of the rows with their keys; how many rows more there are then."""
-        rows = self._rows.named(ops)
-        if len(ops) < BESIDE_OPS_MIN:
-            with registered(self._connection, self._rows.with_lives(rows, ops)) as name:
+    def _replace(self, pieces: Sequence[pa.RecordBatch]) -> int:
+        """Put the newest of these ops in place of the rows with their keys; how many rows more that makes."""
+        rows = pa.Table.from_batches([self._rows.named(ops) for ops in pieces])
+        keys = pa.chunked_array([ops.column(2) for ops in pieces])
+        if len(rows) < BESIDE_OPS_MIN:
+            with registered(self._connection, self._rows.with_lives(rows, keys)) as name:
                 deleted = self._delete(name)
                 return self._insert(name) - deleted
         # The delete needs every key, but not which op is its newest: that is found out beside it.
         with ThreadPoolExecutor(1, "newest-ops") as beside:
-            living = beside.submit(self._rows.with_lives, rows, ops)
+            living = beside.submit(self._rows.with_lives, rows, keys)
             with registered(self._connection, rows) as name:
                 deleted = self._delete(name)
             with registered(self._connection, living.result()) as name:

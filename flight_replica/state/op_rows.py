@@ -98,19 +98,21 @@ class OpRows:
     def newest(self, ops: pa.RecordBatch) -> pa.RecordBatch:
         """One row a key: its newest op. Seqs ascend in `ops`."""
         rows = self.named(ops)
-        are_newest = self._are_newest(rows, ops)
+        are_newest = self._are_newest(rows, ops.column(2))
         return rows if are_newest.all() else rows.filter(pa.array(are_newest))
 
-    def with_lives(self, rows: pa.RecordBatch, ops: pa.RecordBatch) -> pa.RecordBatch:
-        """`rows`, which `named` made of `ops`, and `lives`: the newest op of its key, and no delete."""
-        lives = pc.and_not(pa.array(self._are_newest(rows, ops)), rows.column("dead"))
+    def with_lives(self, rows: pa.Table, keys: pa.ChunkedArray) -> pa.Table:
+        """`rows`, which `named` made of ops with these `pk_bytes`, and `lives`: a key's newest, no delete."""
+        lives = pc.and_not(pa.array(self._are_newest(rows, keys)), rows.column("dead"))
         return rows.append_column("lives", lives)
 
-    def _are_newest(self, rows: pa.RecordBatch, ops: pa.RecordBatch) -> npt.NDArray[np.bool_]:
+    def _are_newest(
+        self, rows: pa.RecordBatch | pa.Table, keys: pa.Array | pa.ChunkedArray
+    ) -> npt.NDArray[np.bool_]:
         (*others, column) = self.schema.key_columns
         if not others and pa.types.is_integer(column.type):  # faster by the number itself
             return _last_of_integers(rows.column(f"c{self.schema.names.index(column.name)}").to_numpy())
-        return _last_of_each(ops.column(2))
+        return _last_of_each(keys.combine_chunks() if isinstance(keys, pa.ChunkedArray) else keys)
 
     def named(self, ops: pa.RecordBatch) -> pa.RecordBatch:
         """Every op as a row. A tombstone's key comes from `pk_bytes`: it may lack a pre-image."""

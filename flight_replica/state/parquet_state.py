@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from flight_replica.base.source import BaseSnapshot
 from flight_replica.errors import BaseError
+from flight_replica.log.batches import concat, pieces_of
 from flight_replica.schema import TableSchema
 from flight_replica.sql.database import quote
 from flight_replica.state.base_files import BaseFiles
@@ -124,8 +125,8 @@ class ParquetState:
     def _key_text(self) -> str:
         return "(" + ", ".join(self.schema.primary_key) + ")"
 
-    def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
-        self._tail.apply(ops, through, commit_time_us)
+    def apply(self, ops: pa.RecordBatch | pa.Table, through: int, commit_time_us: int = 0) -> None:
+        self._tail.apply(concat(pieces_of(ops), ops.schema), through, commit_time_us)
 
     def settle(self) -> None:
         """Nothing waits."""

@@ -102,9 +102,10 @@ class ReplicaState(Protocol):
         """Arrow bytes of the ops applied since this state was made."""
         ...
 
-    def apply(self, ops: pa.RecordBatch, through: int, commit_time_us: int = 0) -> None:
+    def apply(self, ops: pa.RecordBatch | pa.Table, through: int, commit_time_us: int = 0) -> None:
         """Take whole commits: every op in `(visible_seq, through]`, in the feed's schema. All or nothing.
 
+        A table is many ops in the batches that they came in.
         Raises `SchemaMismatch` for ops with a column that the state lacks; missing ones have their default.
         """
         ...

@@ -29,7 +29,7 @@ def transaction(
 
 
 @contextmanager
-def registered(connection: duckdb.DuckDBPyConnection, rows: pa.RecordBatch) -> Iterator[str]:
+def registered(connection: duckdb.DuckDBPyConnection, rows: pa.RecordBatch | pa.Table) -> Iterator[str]:
     """The name of `rows` for statements inside the block; one at a time on a connection."""
     connection.register(_NAME, rows)
     try:

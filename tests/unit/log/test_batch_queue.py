@@ -25,8 +25,8 @@ def test_what_is_queued_is_taken_as_one_batch_with_one_mark() -> None:
     queue.put(turn, op_batch([1, 2]), mark(0, 2))
     queue.put(turn, op_batch([]), mark(2, 5, 2))
     queue.put(turn, op_batch([6]), mark(5, 6, 6))
-    batch = queue.take()
-    assert batch is not None and seqs_in([batch]) == [1, 2, 6]
+    (batch,) = queue.take()
+    assert seqs_in([batch]) == [1, 2, 6]
     assert batch.mark == mark(0, 6)
     assert queue.byte_count == 0 and queue.position == 6
 
@@ -36,12 +36,12 @@ def test_a_commit_without_its_end_is_left_behind_whole_ones_and_goes_with_its_re
     turn = queue.renew()
     queue.put(turn, op_batch([1, 2]), mark(0, 2))
     queue.put(turn, op_batch([3]), mark(2, 3, 2))
-    whole = queue.take()
-    assert whole is not None and seqs_in([whole]) == [1, 2] and whole.mark == mark(0, 2)
+    (whole,) = queue.take()
+    assert seqs_in([whole]) == [1, 2] and whole.mark == mark(0, 2)
     assert queue.byte_count > 0 and queue.wait(0)
     queue.put(turn, op_batch([4]), mark(3, 4, 4))
-    rest = queue.take()
-    assert rest is not None and seqs_in([rest]) == [3, 4] and rest.mark == mark(2, 4)
+    (rest,) = queue.take()
+    assert seqs_in([rest]) == [3, 4] and rest.mark == mark(2, 4)
 
 
 def test_a_commit_without_its_end_is_taken_where_nothing_else_is_there() -> None:
@@ -49,9 +49,22 @@ def test_a_commit_without_its_end_is_taken_where_nothing_else_is_there() -> None
     turn = queue.renew()
     queue.put(turn, op_batch([1]), mark(0, 1, 0))
     queue.put(turn, op_batch([2]), mark(1, 2, 0))
-    part = queue.take()
-    assert part is not None and seqs_in([part]) == [1, 2] and part.mark == mark(0, 2, 0)
+    (part,) = queue.take()
+    assert seqs_in([part]) == [1, 2] and part.mark == mark(0, 2, 0)
     assert queue.byte_count == 0 and not queue.wait(0)
+
+
+def test_large_batches_are_taken_together_as_they_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = op_batch([1, 2]), op_batch([3, 4])
+    monkeypatch.setattr("flight_replica.log.batch_queue.JOINED_BYTES", first.nbytes)
+    queue = BatchQueue(0, 1 << 20)
+    turn = queue.renew()
+    queue.put(turn, first, mark(0, 2))
+    queue.put(turn, second, mark(2, 4))
+    queue.put(turn, op_batch([]), mark(4, 5))
+    taken = queue.take()
+    assert taken[0].ops is first and taken[1].ops is second
+    assert [(batch.mark, batch.is_more_ready) for batch in taken] == [(mark(0, 2), True), (mark(2, 5), False)]
 
 
 def test_a_full_queue_holds_the_producer_until_the_consumer_takes() -> None:
@@ -61,10 +74,9 @@ def test_a_full_queue_holds_the_producer_until_the_consumer_takes() -> None:
     producer = threading.Thread(target=lambda: queue.put(turn, op_batch([2]), mark(1, 2)))
     producer.start()
     assert not queue.wait(0) or queue.position == 1
-    first = queue.take()
+    (first,) = queue.take()
     producer.join(5)
-    second = queue.take()
-    assert first is not None and second is not None
+    (second,) = queue.take()
     assert (seqs_in([first]), seqs_in([second])) == ([1], [2])
 
 
@@ -86,8 +98,8 @@ def test_an_error_comes_after_what_is_queued() -> None:
     turn = queue.renew()
     queue.put(turn, op_batch([1]), mark(0, 1))
     queue.end(turn, FeedError("broken"))
-    batch = queue.take()
-    assert batch is not None and seqs_in([batch]) == [1]
+    (batch,) = queue.take()
+    assert seqs_in([batch]) == [1]
     with pytest.raises(FeedError, match="broken"):
         queue.take()
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
 from flight_replica.errors import LimitExceeded
-from flight_replica.log.batches import seqs_of
+from flight_replica.log.batches import pieces_of, seqs_of
 from flight_replica.log.source import FeedMark, OpBatch
 from flight_replica.replica.commits import CommitBuffer
 from tests.bases import ID_V, LINEAGE, op_batch, put
@@ -21,9 +22,10 @@ def batch(after: int, through: int, commit_through: int, *seqs: int) -> OpBatch:
 def take(buffer: CommitBuffer, given: OpBatch) -> tuple[list[int], int, int] | None:
     """(seqs, through, commit_time_us) of what the batch ends."""
     commits = buffer.add(given)
-    return (
-        None if commits is None else (seqs_of(commits.ops).tolist(), commits.through, commits.commit_time_us)
-    )
+    if commits is None:
+        return None
+    seqs = [seq for ops in pieces_of(commits.ops) for seq in seqs_of(ops).tolist()]
+    return seqs, commits.through, commits.commit_time_us
 
 
 def test_a_whole_commit_goes_on_at_once() -> None:
@@ -84,3 +86,22 @@ def test_a_commit_beyond_the_limit_is_refused() -> None:
     buffer = CommitBuffer(100, 0)
     with pytest.raises(LimitExceeded, match="limit 100 bytes"):
         buffer.add(batch(0, 50, 0, *range(1, 51)))
+
+
+def test_commits_that_are_ready_together_are_handed_on_together_and_not_joined() -> None:
+    buffer = CommitBuffer(1 << 20, 0)
+    for after in (0, 2):
+        first = batch(after, after + 2, after + 2, after + 1, after + 2)
+        assert buffer.add(replace(first, is_more_ready=True)) is None
+    commits = buffer.add(batch(4, 6, 5, 5, 6))
+    assert commits is not None and (commits.through, commits.ops.num_rows) == (5, 5)
+    assert len(pieces_of(commits.ops)) == 3
+    assert take(buffer, batch(6, 7, 7, 7)) == ([6, 7], 7, 70)
+
+
+def test_whole_commits_that_wait_for_more_count_for_no_limit() -> None:
+    one = batch(0, 50, 50, *range(1, 51))
+    buffer = CommitBuffer(one.ops.nbytes + 1, 0)
+    assert buffer.add(replace(one, is_more_ready=True)) is None
+    assert buffer.add(replace(batch(50, 100, 100, *range(51, 101)), is_more_ready=True)) is None
+    assert take(buffer, batch(100, 101, 100, 101)) == (list(range(1, 101)), 100, 1000)

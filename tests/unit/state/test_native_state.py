@@ -317,3 +317,29 @@ def test_a_checkpoint_leaves_row_groups_with_deleted_rows_as_they_lie(
         state._connection.execute(f"CHECKPOINT {state._database}")
         assert state._connection.execute(lie).fetchall() == before
         assert state.row_count == 240_000
+
+
+@pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
+def test_ops_in_several_batches_are_applied_as_if_they_were_one(
+    kind: pa.DataType, workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_module, "BESIDE_OPS_MIN", 4)
+    monkeypatch.setattr(native_module, "PIECE_OPS", 2)
+    schema = TableSchema((Column("k", kind, False), Column("v", pa.int64())), ("k",))
+    one, two, three, four = pa.array([1, 2, 3, 4]).cast(kind).to_pylist()
+    keys = pa.array([one, two, three], kind)
+    base = base_of(schema, tmp_path, keys, pa.array([0, 0, 0], pa.int64()))
+    batches = [
+        [(3, *put(one, 13, schema=schema)), (4, *put(two, 14, schema=schema))],
+        [(5, *delete(one, schema=schema)), (6, *put(two, 16, schema=schema))],
+        [(7, *put(one, 17, schema=schema)), (8, *delete(three, schema=schema))],
+    ]
+    with native_state(base, workspace) as state:
+        state.apply(op_batch(schema, [(2, *put(four, 12, schema=schema))]), 2)  # waits in memory
+        pieces = [op_batch(schema, batch, is_bare_delete=True) for batch in batches]
+        state.apply(pa.Table.from_batches(pieces), 8)
+        expected = table_of(schema, pa.array([one, two, four], kind), pa.array([17, 16, 12], pa.int64()))
+        assert_same(rows_of(state, workspace.database), expected)
+        assert (state.row_count, state.visible_seq, state.ops_applied) == (3, 8, 7)
+        state.apply(pa.Table.from_batches(pieces), 8)  # nothing of it is new
+        assert_same(rows_of(state, workspace.database), expected)
