@@ -206,7 +206,7 @@ def test_lookups_show_the_model_s_rows_whatever_was_applied(
         take(1, *change(number, number, is_put=True))
     arrays = [pa.array([row[c.name] for row in model.sorted_rows()], c.type) for c in schema.columns]
     with native_state(base_of(schema, tmp_path, *arrays), workspace) as state:
-        for seq in range(2, 14):
+        for seq in range(2, 10):
             ops = [(seq, *change(n, seq, is_put=random.random() < 0.6)) for n in _drawn(random, seq)]
             state.apply(op_batch(schema, ops), seq)
             state.settle()
@@ -272,7 +272,7 @@ def test_a_row_that_moves_while_it_is_looked_for_is_found(state: NativeState) ->
 
     def write() -> None:
         try:
-            for seq in range(2, 30):
+            for seq in range(2, 12):
                 state.apply(op_batch(ID_V, [(seq, *put(key, seq)) for key in keys]), seq)
                 state.settle()
         finally:
