@@ -72,15 +72,17 @@ class RedoRecord:
 def redo(connection: duckdb.DuckDBPyConnection, record: RedoRecord) -> None:
     """Commit what the store lacks of `record`. Raises `duckdb.Error`, then nothing has changed.
 
-    What doesn't follow on the store's own seqs is left out: the directory was restored, or has a new history.
+    What doesn't follow on the store's own seqs is left out, all tables together: the directory was restored,
+    or has a new history.
     """
     connection.execute("BEGIN TRANSACTION")
     try:
         tables = {table.id: table for table in read_tables(connection)}
         tx = WriteTransaction(connection, {table.name.casefold(): table for table in tables.values()})
-        for part in record.tables:
-            table = tables.get(part.table_id)
-            if table is not None and _is_lacking(table, part):
+        parts = [(tables.get(part.table_id), part) for part in record.tables]
+        lacking = [(table, part) for table, part in parts if table is not None and _is_lacking(table, part)]
+        if len(lacking) == len(parts):
+            for table, part in lacking:
                 _redo_table(tx, part, table)
         tx.flush(lambda: record.commit_time_us)
         tx.write_positions()

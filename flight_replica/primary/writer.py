@@ -249,9 +249,9 @@ class Writer:
         try:
             self._store(transaction)
         except duckdb.Error as error:
-            self._roll_back()
             self._owed = RedoRecord.of(transaction.changes)
             logger.warning("newest commit not in the store yet error=%s", error)
+            self._roll_back()
 
     def _store(self, transaction: WriteTransaction) -> None:
         transaction.write_positions()
@@ -278,8 +278,8 @@ class Writer:
                 self._at_work = None
 
     def _try_out(self, write: _Write[object]) -> None:
-        self._connection.execute("BEGIN TRANSACTION")
         try:
+            self._connection.execute("BEGIN TRANSACTION")
             result = self._work(write, self._begin(self._connection))
         except Exception as error:
             write.future.set_exception(_as_replica_error(error))
@@ -292,6 +292,8 @@ class Writer:
         """After the end, whatever it was, nobody waits for an answer that can't come."""
         with self._closing:
             self._is_closed = True
+        if self._held_back is not None:
+            self._queue.put(self._held_back)
         while True:
             try:
                 write = self._queue.get_nowait()
@@ -301,10 +303,11 @@ class Writer:
                 write.future.set_exception(Closed("the primary is closed"))
 
     def _roll_back(self) -> None:
+        """Never raises: a lost store refuses this like everything else, and the next write says so."""
         try:
             self._connection.execute("ROLLBACK")
-        except duckdb.TransactionException:
-            logger.debug("rollback not needed, the failed commit had ended its transaction")
+        except duckdb.Error as error:  # most often the failed commit has ended its transaction
+            logger.debug("nothing rolled back reason=%s", error)
 
 
 def _as_replica_error(error: Exception) -> Exception:

@@ -180,6 +180,41 @@ def test_what_the_store_can_not_take_is_owed_until_it_can(
         assert session.execute(f"SELECT count(*) FROM {engine.table('t').rows}").fetchall() == [(3,)]
 
 
+def lose(store: duckdb.DuckDBPyConnection) -> None:
+    """A checkpoint that the disk has no room for: DuckDB refuses the database from then on."""
+    with full_disk(), pytest.raises(duckdb.Error):
+        store.execute("CHECKPOINT")
+
+
+def test_a_store_that_is_lost_with_a_commit_to_come_leaves_nobody_waiting(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = engine._writer._store
+
+    def lost(transaction: WriteTransaction) -> None:
+        transaction.connection.execute("ROLLBACK")
+        lose(transaction.connection)
+        stored(transaction)
+
+    monkeypatch.setattr(engine._writer, "_store", lost)
+    assert engine.write("INSERT INTO t VALUES (1, 'x')").seq == 1
+    for ask in (engine.session, engine.write, engine.begin().write, engine.session):
+        with pytest.raises(Unavailable, match="the primary's store failed"):
+            ask(*[] if ask == engine.session else ["INSERT INTO t VALUES (2, 'y')"])
+    engine.close()
+    with closing(Engine.open(engine.directory)) as again:
+        assert content(again)["t"][0] == [(1, "x")]
+
+
+def test_a_store_that_is_lost_with_no_commit_to_come_leaves_nobody_waiting(engine: Engine) -> None:
+    with closing(engine.session()) as session:
+        lose(session)
+    for _ in range(2):
+        for write in (engine.begin().write, engine.write):
+            with pytest.raises(Unavailable, match="the primary's store failed"):
+                write("INSERT INTO t VALUES (1, 'x')")
+
+
 def test_what_is_large_or_more_than_ops_is_told_after_the_store_has_it(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -228,6 +263,23 @@ def test_a_commit_that_does_not_follow_on_the_store_is_left_out(
         expected = content(renewed)
     with closing(Engine.open(engine.directory)) as again:
         assert content(again) == expected
+
+
+def test_a_commit_to_two_tables_of_which_one_follows_is_left_out_as_a_whole(
+    engine: Engine, tmp_path: Path
+) -> None:
+    engine.write("CREATE TABLE u (id BIGINT PRIMARY KEY, a VARCHAR)")
+    content(engine)
+    backup = copy_of(engine.directory, tmp_path / "backup")
+    engine.write("INSERT INTO u VALUES (1, 'x')")
+    transaction = engine.begin()
+    transaction.write("INSERT INTO t VALUES (2, 'y')")
+    transaction.write("INSERT INTO u VALUES (2, 'y')")
+    transaction.commit()
+    engine.close()
+    shutil.copy(engine.directory / FILE_NAME, backup)
+    with closing(Engine.open(backup)) as restored:
+        assert {name: rows for name, (rows, *_) in content(restored).items()} == {"t": [], "u": []}
 
 
 def test_a_store_that_can_not_take_up_its_newest_commit_is_not_opened(
