@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from flight_replica.errors import Closed, TimedOut
+from flight_replica.errors import Closed
 from flight_replica.replica.stats import ReplicaSettings
-from flight_replica.state.file_writer import Pace
 from flight_replica.state.native_build import NativeBuild, StateProgress
 from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
@@ -30,12 +28,6 @@ REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slowe
 # once it is larger than this and than this part of the table's file.
 LOG_BYTES_MIN = 24 << 20
 LOG_SHARE = 6  # it goes on growing while the new file is written: docs/decisions/0016
-# One that has time takes the processor time that nobody else wants. With a core to itself it needs a fourth
-# of this; if it isn't done by then, it is begun anew at another pace, and so are the next ones for a while.
-IDLE_SECONDS_MIN = 3.0
-IDLE_SECONDS_PER_ROW = 2e-6
-BUSY_SECONDS = 600.0
-INTERRUPT_SECONDS = 0.1  # between two calls to end: one that comes between two statements is lost
 NATIVE_GROWTH = 3  # a native copy takes up to this times its Parquet files, and as much while it is rebuilt
 
 
@@ -52,7 +44,6 @@ class NativeStates:
         self._stopped_count = 0  # of `stop`
         self._build: NativeBuild | None = None  # under way
         self._remark = ""
-        self._busy_until = 0.0  # monotonic: until then nothing is left to those who take what others leave
         self._outgrown_bytes = 0  # of the native state that had to go, 0: none had
 
     def wants(self, state: ReplicaState) -> bool:
@@ -139,53 +130,26 @@ class NativeStates:
         `end`, and at a `stop`.
         """
         with self._turn() as check:
-            if not gives_way:
-                return self._built(source, check, Pace.FULL)
-            if self._has_time(source):
-                seconds = IDLE_SECONDS_MIN + _row_count(source) * IDLE_SECONDS_PER_ROW
-                try:
-                    return self._built(source, check, Pace.IDLE, seconds)
-                except TimedOut as busy:
-                    self._busy_until = time.monotonic() + BUSY_SECONDS
-                    _log.info("native state begun anew table=%s reason=%s", self._table, busy)
-            return self._built(source, check, Pace.LOW)
-
-    def _has_time(self, source: ReplicaState) -> bool:
-        """Whether it may be built as slowly as can be: no log grows, and cores weren't all busy lately."""
-        is_growing = isinstance(source, NativeState) and _is_log_long(source)
-        return not is_growing and time.monotonic() >= self._busy_until
-
-    def _built(
-        self, source: ReplicaState, check: Callable[[], None], pace: Pace, seconds_max: float | None = None
-    ) -> NativeState:
-        """Raises `TimedOut` after that time, and what `check` raises."""
-        build = NativeBuild(
-            self._workspace.database,
-            self._workspace.new_number(),
-            self._folder.new_file(),
-            source,
-            pace=pace,
-        )
-        with self._lock:
-            self._build = build
-        built, is_late = threading.Event(), threading.Event()
-        watch = threading.Thread(
-            target=self._watch, args=(build, built, is_late, seconds_max), name=f"build-{self._table}"
-        )
-        watch.start()
-        try:
-            check()
-            return build.run()
-        except Closed as error:
-            check()
-            if is_late.is_set():
-                raise TimedOut(f"all cores were busy for {seconds_max:.0f} s") from error
-            raise
-        finally:
+            build = NativeBuild(
+                self._workspace.database,
+                self._workspace.new_number(),
+                self._folder.new_file(),
+                source,
+                gives_way=gives_way,
+            )
             with self._lock:
-                self._build = None
-            built.set()
-            watch.join()
+                self._build = build
+            built = threading.Event()
+            teller = threading.Thread(target=self._tell, args=(build, built), name=f"build-{self._table}")
+            teller.start()
+            try:
+                check()
+                return build.run()
+            finally:
+                with self._lock:
+                    self._build = None
+                built.set()
+                teller.join()
 
     @contextmanager
     def _turn(self) -> Iterator[Callable[[], None]]:
@@ -202,21 +166,10 @@ class NativeStates:
         with self._workspace.one_build(check):
             yield check
 
-    def _watch(
-        self, build: NativeBuild, built: threading.Event, is_late: threading.Event, seconds_max: float | None
-    ) -> None:
-        """Log how far it is, now and then; end it once it is late."""
-        deadline = None if seconds_max is None else time.monotonic() + seconds_max
-        tell_at = time.monotonic() + TELL_SECONDS
-        while not built.wait(max(0.0, min(tell_at, deadline or tell_at) - time.monotonic())):
-            now = time.monotonic()
-            if now >= tell_at:
-                tell_at = now + TELL_SECONDS
-                _log.info("native state is being made table=%s progress=%s", self._table, build.progress)
-            if deadline is not None and now >= deadline:
-                is_late.set()
-                build.interrupt()
-                deadline = now + INTERRUPT_SECONDS
+    def _tell(self, build: NativeBuild, built: threading.Event) -> None:
+        """Log how far it is, now and then."""
+        while not built.wait(TELL_SECONDS):
+            _log.info("native state is being made table=%s progress=%s", self._table, build.progress)
 
     @property
     def progress(self) -> StateProgress | None:
@@ -252,13 +205,6 @@ class NativeStates:
         with self._lock:
             self._is_over = True
         self.stop()
-
-
-def _row_count(state: ReplicaState) -> int:
-    if isinstance(state, NativeState):
-        return state.row_count
-    assert isinstance(state, ParquetState), f"a state of kind {state.kind}"
-    return state.snapshot.row_count
 
 
 def _is_log_long(state: NativeState) -> bool:

@@ -1,20 +1,19 @@
 """`FileWriter`: writes the file of a native state in a DuckDB database of its own, whose threads may yield.
 
 To sort and write a table takes all cores for seconds. In the process's own database that work stands in one
-queue with the queries. Here it has threads of its own, which can run at low priority (Linux), see `Pace`
-(docs/decisions/0016). The memory that it took goes back to the system with it.
+queue with the queries. Here it has threads of its own, which can run at low priority (Linux): then they take
+what queries and applies leave, and all cores where there is nothing else to do (docs/decisions/0016). The
+memory that it took goes back to the system with it.
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from enum import Enum
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -26,26 +25,12 @@ from flight_replica.sql.memory import database_memory
 from flight_replica.state.native_files import FILE_SETTINGS, NativeFile
 from flight_replica.state.writing import transaction
 
-_log = logging.getLogger(__name__)
-
 NICENESS = 5  # a third of the weight of a thread of ordinary priority, where both want one core
 MEMORY_SHARE = 2  # it may have this part of what the process's database may have …
 MEMORY_MIN = 256 << 20  # … or as much, up to this: a sort needs some for each thread, however small it is
 
 
 T = TypeVar("T")
-
-
-class Pace(Enum):
-    """How the threads of a writer stand to all others of the machine; a core that nobody wants is theirs.
-
-    IDLE ones are put aside at once when another thread wakes up, and get next to nothing while all cores are
-    busy.
-    """
-
-    FULL = "as any thread"
-    LOW = "a smaller share of each core"
-    IDLE = "what nobody else wants"
 
 
 class FileWriter(Generic[T]):
@@ -58,14 +43,14 @@ class FileWriter(Generic[T]):
         file: NativeFile,
         fill: Callable[[duckdb.DuckDBPyConnection], T],
         *,
-        pace: Pace,
+        gives_way: bool,
     ) -> None:
         """`fill` makes what is to be in `file`, which it finds attached as `name`, in one transaction.
 
-        It is called on a thread of that pace, so it should leave all work to DuckDB: while it holds Python's
-        lock, others wait for it. `database` is the one whose limits it goes by.
+        Where it `gives_way` it is called on a thread of low priority, so it should leave all work to DuckDB:
+        while it holds Python's lock, others wait for it. `database` is the one whose limits it goes by.
         """
-        self._pace = pace
+        self._gives_way = gives_way
         self._database = database
         self._name = name
         self._file = file
@@ -76,8 +61,8 @@ class FileWriter(Generic[T]):
 
     def run(self) -> T:
         """What `fill` gives, once the file is closed. Raises what it raises, `Closed`, `duckdb.Error`."""
-        name = f"write-{self._name}"
-        with ThreadPoolExecutor(1, name, initializer=_keep_to, initargs=(self._pace,)) as thread:
+        start = _give_way if self._gives_way else None  # for good: no thread may raise its priority again
+        with ThreadPoolExecutor(1, thread_name_prefix=f"write-{self._name}", initializer=start) as thread:
             return thread.submit(self._write).result()
 
     def interrupt(self) -> None:
@@ -116,19 +101,9 @@ class FileWriter(Generic[T]):
             self._connection = connection
 
 
-def _keep_to(pace: Pace) -> None:
-    """Let this thread, and those that it starts, have that pace; where threads have one of their own.
-
-    For good: no thread may raise its priority again.
-    """
-    if sys.platform != "linux" or pace is Pace.FULL:
-        return
-    if pace is Pace.IDLE:
-        try:
-            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-            return
-        except OSError as error:  # some sandboxes know no such thing
-            _log.debug("no idle priority reason=%s", error)
-    thread = threading.get_native_id()
-    niceness = os.getpriority(os.PRIO_PROCESS, thread)
-    os.setpriority(os.PRIO_PROCESS, thread, min(niceness + NICENESS, 19))
+def _give_way() -> None:
+    """Let this thread, and those that it starts, run at low priority; where threads have one of their own."""
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        niceness = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, min(niceness + NICENESS, 19))

@@ -13,7 +13,7 @@ from flight_replica.errors import Closed
 from flight_replica.schema import TableSchema
 from flight_replica.sql.types import sql_type
 from flight_replica.state import native_record
-from flight_replica.state.file_writer import FileWriter, Pace
+from flight_replica.state.file_writer import FileWriter
 from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
 from flight_replica.state.native_state import NativeState, attached
@@ -54,9 +54,9 @@ class NativeBuild:
         file: NativeFile,
         source: ReplicaState,
         *,
-        pace: Pace = Pace.FULL,
+        gives_way: bool = False,
     ) -> None:
-        self._pace = pace
+        self._gives_way = gives_way
         self._database = database
         self._name = f"native_{number}"
         self._file = file
@@ -126,7 +126,7 @@ class NativeBuild:
                     self._name,
                     self._file,
                     lambda writing: self._copy(reading, writing),
-                    pace=self._pace,
+                    gives_way=self._gives_way,
                 )
                 self._set_work(reading, writer)
                 try:

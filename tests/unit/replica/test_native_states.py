@@ -20,8 +20,7 @@ from flight_replica.log.op_log import OpLog
 from flight_replica.replica.native_states import NativeStates
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import DEFAULT_SETTINGS, ReplicaSettings
-from flight_replica.state.file_writer import Pace
-from flight_replica.state.native_build import NativeBuild, StateProgress
+from flight_replica.state.native_build import StateProgress
 from flight_replica.state.native_state import NativeState
 from flight_replica.state.state import StateKind
 from flight_replica.state.workspace import Workspace
@@ -204,81 +203,6 @@ def test_a_rebase_beside_a_native_state_gives_way_to_what_a_log_gap_needs(
             rebasing.result(60)
         assert replica.get(7) == {"id": 7, "v": 70}
         assert len(list((workspace.directory / "states").iterdir())) == 1
-
-
-@contextmanager
-def watched_builds(monkeypatch: pytest.MonkeyPatch, *, is_busy: bool) -> Iterator[list[Pace]]:
-    """The paces of the builds in the block. `is_busy`: one at `Pace.IDLE` doesn't come on."""
-    paces: list[Pace] = []
-
-    class Build(NativeBuild):
-        def run(self) -> NativeState:
-            paces.append(self._pace)
-            if is_busy and self._pace is Pace.IDLE:
-                until(lambda: self._is_given_up, "it is given up")
-            return super().run()
-
-    with monkeypatch.context() as patch:
-        patch.setattr("flight_replica.replica.native_states.NativeBuild", Build)
-        yield paces
-
-
-def test_a_state_is_built_anew_of_what_others_leave_and_else_begun_once_more(
-    primary: SmallTable,
-    workspace: Workspace,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setattr("flight_replica.replica.native_states.IDLE_SECONDS_MIN", 0.05)
-    with (
-        caplog.at_level(logging.INFO),
-        closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica,
-        watched_builds(monkeypatch, is_busy=True) as paces,
-    ):
-        replica.merge_on_apply()
-        assert paces == [Pace.FULL]
-        replica.merge_on_apply()
-        assert paces[1:] == [Pace.IDLE, Pace.LOW]
-        assert caplog.text.count("native state begun anew table=t reason=all cores were busy for 0 s") == 1
-        replica.rebase_beside()
-        assert paces[3:] == [Pace.LOW]  # they still are, it is taken
-        assert replica.state.kind is StateKind.MERGE_ON_APPLY
-        assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 1
-
-
-def test_a_state_whose_log_of_writes_grows_is_not_left_to_what_others_leave(
-    primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with (
-        closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica,
-        watched_builds(monkeypatch, is_busy=False) as paces,
-    ):
-        replica.merge_on_apply()
-        replica.merge_on_apply()
-        with replica.view():
-            primary.commit(*(put(key, key) for key in range(1000)))
-            replica.advance()
-            replica.settle()
-            monkeypatch.setattr("flight_replica.replica.native_states.LOG_BYTES_MIN", 1000)
-            replica.merge_on_apply()
-    assert paces == [Pace.FULL, Pace.IDLE, Pace.LOW]
-
-
-def test_a_build_that_waits_for_processor_time_ends_with_its_replica(
-    primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with (
-        closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica,
-        watched_builds(monkeypatch, is_busy=True) as paces,
-        ThreadPoolExecutor(1) as other,
-    ):
-        replica.merge_on_apply()
-        building = other.submit(replica.merge_on_apply)
-        until(lambda: len(paces) == 2, "it is built")
-        replica.end_sources()
-        with pytest.raises(Closed):
-            building.result(60)
-        assert paces == [Pace.FULL, Pace.IDLE]
 
 
 def test_a_base_that_another_rebase_has_just_taken_is_not_taken_again(

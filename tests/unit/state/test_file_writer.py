@@ -15,7 +15,7 @@ import pytest
 
 from flight_replica.errors import Closed
 from flight_replica.sql.memory import database_memory
-from flight_replica.state.file_writer import MEMORY_SHARE, NICENESS, FileWriter, Pace
+from flight_replica.state.file_writer import MEMORY_SHARE, NICENESS, FileWriter
 from flight_replica.state.native_files import NativeFile
 from flight_replica.state.workspace import Workspace
 from tests.processes import until
@@ -27,10 +27,8 @@ def workspace() -> Iterator[Workspace]:
         yield opened
 
 
-def priority(thread: int | None = None) -> tuple[int, int]:
-    """Policy and niceness of that thread, or of this one."""
-    thread = thread or threading.get_native_id()
-    return os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread)
+def priority() -> int:
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
 def file_in(workspace: Workspace) -> NativeFile:
@@ -47,7 +45,7 @@ def test_what_was_filled_in_is_in_the_file(workspace: Workspace) -> None:
     file = file_in(workspace)
     make = "CREATE TABLE made.rows AS SELECT range AS v FROM range(300000)"
     count = FileWriter(
-        workspace.database, "made", file, lambda filled: filled.execute(make).fetchall(), pace=Pace.LOW
+        workspace.database, "made", file, lambda filled: filled.execute(make).fetchall(), gives_way=True
     ).run()
     assert count == [(300_000,)]
     with duckdb.connect(str(file.path)) as connection:
@@ -56,24 +54,21 @@ def test_what_was_filled_in_is_in_the_file(workspace: Workspace) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there has each thread a priority of its own")
-@pytest.mark.parametrize("pace", Pace)
-def test_only_its_own_threads_give_way(workspace: Workspace, pace: Pace) -> None:
-    def others() -> dict[str, tuple[int, int]]:
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_only_its_own_threads_give_way(workspace: Workspace, gives_way: bool) -> None:
+    def others() -> dict[str, int]:
         found = {}
         for thread in os.listdir("/proc/self/task"):
             with suppress(ProcessLookupError):  # it has just ended
-                found[thread] = priority(int(thread))
+                found[thread] = os.getpriority(os.PRIO_PROCESS, int(thread))
         return found
 
     before, file = others(), file_in(workspace)
-    during = FileWriter(workspace.database, "made", file, lambda _: (priority(), others()), pace=pace).run()
+    during = FileWriter(
+        workspace.database, "made", file, lambda _: (priority(), others()), gives_way=gives_way
+    ).run()
     file.let_go()
-    policy, niceness = priority()
-    lower = {
-        Pace.FULL: (policy, niceness),
-        Pace.LOW: (policy, min(niceness + NICENESS, 19)),
-        Pace.IDLE: (os.SCHED_IDLE, niceness),
-    }[pace]
+    lower = min(priority() + NICENESS, 19) if gives_way else priority()
     own = {during[1][thread] for thread in during[1].keys() - before.keys()}
     assert (during[0], own) == (lower, {lower})
     after = others()
@@ -84,7 +79,7 @@ def memory_limit_of(workspace: Workspace) -> int:
     """What a writer of the workspace may have, in bytes."""
     file = file_in(workspace)
     writer = FileWriter(
-        workspace.database, "made", file, lambda filled: database_memory(filled.cursor).limit, pace=Pace.LOW
+        workspace.database, "made", file, lambda filled: database_memory(filled.cursor).limit, gives_way=True
     )
     limit = writer.run()
     file.let_go()
@@ -110,7 +105,7 @@ def test_an_interrupt_ends_it(workspace: Workspace) -> None:
         fills.set()
         endless(connection)
 
-    writer = FileWriter(workspace.database, "made", file, fill, pace=Pace.FULL)
+    writer = FileWriter(workspace.database, "made", file, fill, gives_way=False)
     with ThreadPoolExecutor(1) as other:
         writing = other.submit(writer.run)
         assert fills.wait(60)
@@ -128,7 +123,7 @@ def test_an_interrupt_ends_it(workspace: Workspace) -> None:
 
 def test_one_that_was_given_up_before_it_began_fills_nothing(workspace: Workspace) -> None:
     file = file_in(workspace)
-    writer = FileWriter(workspace.database, "made", file, endless, pace=Pace.LOW)
+    writer = FileWriter(workspace.database, "made", file, endless, gives_way=True)
     writer.interrupt()
     with pytest.raises(Closed):
         writer.run()
