@@ -22,7 +22,6 @@ from flight_replica.flightsql.observing import Phase, QueryKind
 from flight_replica.flightsql.options import OptionValue, ReadOptions, read_options
 from flight_replica.flightsql.sessions import Session, Sessions
 from flight_replica.flightsql.status import as_flight_error
-from flight_replica.flightsql.thread_states import HeldState
 from flight_replica.logs.request import HEADER, in_request, request_id_of
 
 if TYPE_CHECKING:
@@ -60,7 +59,6 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
     _limit = ""  # the deadline's name and value
     _offered_at: float | None = None  # monotonic seconds; None: no batch waits to be taken
     _stalled_seconds_max = 0.0
-    _held: HeldState | None = None  # of gRPC's thread
 
     def __init__(
         self,
@@ -219,10 +217,6 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
         if self._reason is not None:
             raise self._reason
 
-    def hold_thread(self) -> None:
-        """Keep what Python has of this thread until it completes the call."""
-        self._held = HeldState()
-
     # --- called by pyarrow ------------------------------------------------------------------------
 
     def sending_headers(self) -> dict[str, str]:
@@ -235,8 +229,6 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
                 callback()
         finally:
             self._under_way.release()
-            if self._held is not None:
-                self._held.let_go()
 
 
 class Stalled(TimedOut):
@@ -273,9 +265,7 @@ class Calls(flight.ServerMiddlewareFactory):  # type: ignore[misc]
         reply = {} if login.reply is None else {"authorization": login.reply}
         if session.needs_cookie:
             reply["set-cookie"] = self.sessions.cookie(session)
-        call = Call(self, login, session, headers, reply)
-        call.hold_thread()
-        return call
+        return Call(self, login, session, headers, reply)
 
     def check_open(self) -> None:
         """Raise `Unavailable` where no further call is let in."""
