@@ -36,6 +36,7 @@ class RedoFile:
     def __init__(self, directory: Path) -> None:
         """The file need not exist yet. Raises `OSError`."""
         self._file = os.open(directory / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _force_name(directory)
         self._is_failing = False  # said once, until it works again
 
     def put(self, record: RedoRecord) -> bool:
@@ -67,6 +68,15 @@ class RedoFile:
 
     def close(self) -> None:
         os.close(self._file)
+
+
+def _force_name(directory: Path) -> None:
+    """Let a file that was just made be found after a stop of the machine."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _encoded(record: RedoRecord) -> bytes:

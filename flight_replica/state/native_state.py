@@ -144,11 +144,15 @@ class NativeState:
         """Take what an earlier process had in memory. Raises `SchemaMismatch`, `duckdb.Error`."""
         if self._journal is None:
             return
-        for record in self._journal.read(self.visible_seq):
-            self.apply(record.ops, record.through, record.commit_time_us)
-        with suppress(Unavailable):  # then it waits, which whoever folds says
-            self.settle()
-            self._journal.clear()
+        try:
+            for record in self._journal.read(self.visible_seq):
+                self.apply(record.ops, record.through, record.commit_time_us)
+            with suppress(Unavailable):  # then it waits, which whoever folds says
+                self.settle()
+                self._journal.clear()
+        except BaseException:
+            self._journal.close()
+            raise
 
     def settle(self) -> None:
         """Put what waits into the table. Raises `Unavailable` where the file can't take it."""

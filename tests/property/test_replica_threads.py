@@ -35,7 +35,7 @@ class Storm:
         self.random = random.Random(seed)
         self.writing = threading.Lock()  # the model and the log are changed together
         self.is_over = threading.Event()
-        self.looks = threading.Semaphore(0)  # so that the writer doesn't outrun all readers
+        self.looks = threading.Semaphore(0)  # at another seq: the writer doesn't outrun all readers
         self.errors: list[BaseException] = []
         self.first_schema = primary.schema
         self.seen: list[list[tuple[int, int, pa.Table]]] = [[] for _ in range(READERS)]
@@ -100,8 +100,9 @@ class Storm:
                 rows = view.execute("SELECT * FROM t").read_all()
                 again = view.execute("SELECT count(*) AS n FROM t").read_all()["n"][0].as_py()
             assert rows.num_rows == again
+            if not seen or seen[-1][0] != position.visible_seq:
+                self.looks.release()
             seen.append((position.visible_seq, position.base_seq, rows))
-            self.looks.release()
 
 
 def check(storm: Storm) -> int:
