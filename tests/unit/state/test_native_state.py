@@ -308,7 +308,7 @@ def test_a_checkpoint_leaves_row_groups_with_deleted_rows_as_they_lie(
     with native_state(base_of(ID_V, tmp_path, ids, ids), workspace) as state:
         lie = (
             "SELECT row_group_id, column_id, block_id, block_offset "
-            f"FROM pragma_storage_info('{state._database}.rows')"
+            f"FROM pragma_storage_info('{state._database}.rows') ORDER BY ALL"
         )
         before = state._connection.execute(lie).fetchall()
         ops = op_batch(ID_V, [(2, *delete(key)) for key in range(10_000)], is_bare_delete=True)
