@@ -2,9 +2,9 @@
 
 A replica with a data folder has applied a tenth as many ops as the table has rows to its native state, and
 is killed. While it is down the feed goes on by a few ops. The time runs from the start of the process to the
-first answer, which has to be what the ops make of the whole table, the new ones included. The feed, a process
-of its own, counts what it hands out: all beyond the new ops was read twice. The baseline is a replica that
-starts with an empty folder.
+first answer, which has to be what the ops make of the whole table, the new ones included. What lies between
+the seq that the process goes on from and the one that the killed process had answered at is read again. The
+baseline is a replica that starts with an empty folder.
 
 Run: python -m benchmarks.bench_restart [--rows N] [--repetitions N]
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import tempfile
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.bench_catch_up import catch_up
@@ -53,17 +55,18 @@ def main() -> None:
         served = ["serve", "--primary", feed.uri, *LISTEN, "--data"]
         with running(*served, f"{folder}/kept", until="native state built") as first:
             catch_up(feed, first, options.rows // 10)
+            shown = feed.seq
             os.kill(first.pid, signal.SIGKILL)
         for number in range(options.repetitions):
             for name, data in (("kept", "kept"), ("afresh", f"afresh-{number}")):
                 feed.add(NEW_OPS)
-                read = feed.ops_read
-                seconds, used = _start([*served, f"{folder}/{data}"], feed)
-                samples[name].append(seconds)
-                samples[f"{name}: processor"].append(used)
+                start = _start([*served, f"{folder}/{data}"], feed)
+                samples[name].append(start.seconds)
+                samples[f"{name}: processor"].append(start.processor)
                 if name == "kept":
-                    newer = NEW_OPS if number == 0 else 2 * NEW_OPS  # there were some for the other one, too
-                    samples["ops read again"].append(feed.ops_read - read - newer)
+                    assert start.reopened_at is not None, "it began afresh"
+                    samples["ops read again"].append(max(0, shown - start.reopened_at))
+                    shown = start.answered_at
     record(
         "restart",
         QUESTION,
@@ -81,8 +84,16 @@ def main() -> None:
     )
 
 
-def _start(command: list[str], feed: CountedFeed) -> tuple[float, float]:
-    """Seconds until the first answer, which must be right, and those of the processor; then it is killed."""
+@dataclass(frozen=True, slots=True)
+class _Start:
+    seconds: float  # until the first answer
+    processor: float  # seconds of it
+    reopened_at: int | None  # the seq that it goes on from, None with an empty folder
+    answered_at: int
+
+
+def _start(command: list[str], feed: CountedFeed) -> _Start:
+    """Start it, until its first answer, which must be right; then it is killed."""
     seq = feed.seq
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -98,7 +109,12 @@ def _start(command: list[str], feed: CountedFeed) -> tuple[float, float]:
     try:
         uri = process.stdout.readline().strip().removeprefix("listening on ")
         until(lambda: _is_right(uri, feed, seq), "it answers")
-        return time.perf_counter() - began, Served(uri, process.pid).processor_seconds
+        seconds, used = time.perf_counter() - began, Served(uri, process.pid).processor_seconds
+        (position,) = position_of(query(uri, WHOLE))
+        reopened = re.search(r"native state reopened table=\w+ visible_seq=(\d+)", "".join(lines))
+        return _Start(
+            seconds, used, int(reopened[1]) if reopened else None, int(str(position["visible_seq"]))
+        )
     finally:
         process.kill()
         process.wait()

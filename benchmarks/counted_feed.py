@@ -32,7 +32,6 @@ from flight_replica.flightsql.server import FlightSqlServer
 from flight_replica.flightsql.service import TableEntry
 from flight_replica.flightsql.status import hide_tracebacks
 from flight_replica.log.op_log import OpLog
-from flight_replica.log.source import OpBatch
 from flight_replica.position import TablePosition
 from flight_replica.sql.database import open_database
 from flight_replica.sql.key_filter import NO_KEYS, Keys
@@ -82,11 +81,6 @@ class CountedFeed:
     def seq(self) -> int:
         return int(self._ask("look")["seq"])
 
-    @property
-    def ops_read(self) -> int:
-        """How many ops were handed out so far."""
-        return int(self._ask("look")["ops_read"])
-
     def _ask(self, line: str) -> dict[str, Any]:
         assert self._process.stdin is not None
         self._process.stdin.write(line + "\n")
@@ -124,26 +118,13 @@ def counted_feed(row_count: int, metadata: str | None) -> Iterator[CountedFeed]:
 # --- the process ------------------------------------------------------------------------------------
 
 
-class _Log(OpLog):
-    """Counts what is read of it."""
-
-    ops_read = 0
-
-    def read(
-        self, since: int, through: int | None, byte_limit: int, schema_version: int | None = None
-    ) -> OpBatch:
-        batch = super().read(since, through, byte_limit, schema_version)
-        self.ops_read += len(batch.ops)
-        return batch
-
-
 class _Service:
     """As much of a `Service` as a replica asks for."""
 
     product = "feed of a benchmark"
     read_only_reason = "this is a feed of a benchmark"
 
-    def __init__(self, feed: _Log) -> None:
+    def __init__(self, feed: OpLog) -> None:
         self._feed = feed
         self._database = open_database()
         self._base: tuple[int, str, int | None] | None = None  # seq, metadata file, version
@@ -256,7 +237,7 @@ class _Flow:
 
 def _serve(row_count: int, metadata: str | None) -> None:
     hide_tracebacks()
-    feed = _Log(
+    feed = OpLog(
         TABLE,
         LINEAGE,
         orders_schema(),
@@ -282,7 +263,7 @@ def _serve(row_count: int, metadata: str | None) -> None:
                     flow.set_rate(int(rate), int(commit_ops))
                 case "base", seq, file:
                     service.publish(int(seq), file)
-            answer: dict[str, object] = {"seq": feed.newest_seq, "ops_read": feed.ops_read, "began": began}
+            answer: dict[str, object] = {"seq": feed.newest_seq, "began": began}
             if line.strip() == "stamps":
                 answer["stamps"] = flow.stamps
             print(json.dumps(answer), flush=True)
