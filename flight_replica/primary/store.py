@@ -29,8 +29,8 @@ from flight_replica.sql.types import sql_type
 
 logger = logging.getLogger(__name__)
 
-FORMAT_VERSION = 3
-_WITHOUT_REDO = 2  # an older program, which would lose a commit that is in redo_file.py's file alone
+FORMAT_VERSION = 3  # a newest commit may be in redo_file.py's file alone
+FORMAT_WITHOUT_REDO = 2  # is taken over
 FILE_NAME = "primary.duckdb"
 LOCK_NAME = "primary.lock"
 WAL_SUFFIX = ".wal"  # of the file beside, which has what was committed since the last checkpoint
@@ -148,7 +148,7 @@ def _check_format(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     elif "$meta" not in found:
         raise ConfigError(f"{path} is a database, but not a primary's")
     ((version,),) = connection.execute('SELECT format_version FROM "$meta"').fetchall()
-    if version == _WITHOUT_REDO:
+    if version == FORMAT_WITHOUT_REDO:
         connection.execute('UPDATE "$meta" SET format_version = ?', [FORMAT_VERSION])
     elif version != FORMAT_VERSION:
         raise ConfigError(f"{path} has format version {version}, this program reads {FORMAT_VERSION}")
