@@ -98,6 +98,10 @@ class KeyLookup:
             row[self._schema.names[place]] = make(found[place])
         return row
 
+    def close(self) -> None:
+        """Read nothing beside lookups any more. Idempotent."""
+        self._places.close()
+
     def _values(self, session: duckdb.DuckDBPyConnection, key: _Values) -> _Found | None:
         values = self._bound(key)
         span = self._places.guess(self._codec.encode_row(key))

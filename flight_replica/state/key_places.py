@@ -10,6 +10,7 @@ table. So nothing depends on DuckDB's row ids, which change when it drops rows t
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from bisect import bisect_right
@@ -27,6 +28,8 @@ from flight_replica.schema import TableSchema
 
 __all__ = ["KeyPlaces"]
 
+_log = logging.getLogger(__name__)
+
 Span = tuple[int, int]  # the first and the last row id
 
 SAMPLE_ROWS = 2048  # what DuckDB reads at once
@@ -34,6 +37,7 @@ SAMPLES_MAX = 65_536
 SAMPLE_KEY_BYTES_MAX = 128  # of each text in it; longer ones are no samples
 OTHERS_MAX = 1 << 21  # rows, of 8 bytes each
 PATIENCE_SECONDS = 0.05  # that lookups have taken in vain before the table is looked at, at least
+_INTERRUPT_SECONDS = 0.02
 _UNSURE_SAMPLES = 8  # the last ones in order may lie among the others, and be larger by chance
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: multiples of it lie far apart
@@ -44,9 +48,10 @@ _Numbers = npt.NDArray[np.uint64]
 
 
 class KeyPlaces:
-    """Of one table under one schema. Thread-safe."""
+    """Of one table under one schema. Thread-safe. Looks on a thread of its own, until `close`."""
 
     def __init__(self, schema: TableSchema, table: str) -> None:
+        self._table = table
         self._codec = KeyCodec(schema)
         self._key = TableSchema(schema.key_columns, schema.primary_key)
         names = [f"c{schema.names.index(name)}" for name in schema.primary_key]
@@ -58,7 +63,9 @@ class KeyPlaces:
         self._others_sql = f"{rows} rowid BETWEEN {{first}} AND {{last}}"
         self._places: _Places | None = None  # as looked at last
         self._lock = threading.Lock()
-        self._is_looking = False
+        self._is_closed = False
+        self._looker: threading.Thread | None = None  # while it looks, on …
+        self._session: duckdb.DuckDBPyConnection | None = None
         self._missed_seconds = 0.0  # since then
         self._look_seconds = PATIENCE_SECONDS  # what looking takes
 
@@ -74,26 +81,46 @@ class KeyPlaces:
         return places.among_ordered(number) if other is None else (other, other)
 
     def missed(self, session: duckdb.DuckDBPyConnection, row_id: int, seconds: float) -> None:
-        """The row at `row_id` was found in the whole table, which took `seconds`.
+        """The row at `row_id` was found in the whole table, on `session`, which took `seconds`.
 
         Once that has happened for as long as it takes, the table is looked at anew: then lookups and looks
         together take at most twice as long as lookups alone would.
         """
         with self._lock:
-            if self._places is not None and not self._can_know(row_id, self._places):
+            if self._is_closed or (self._places is not None and not self._can_know(row_id, self._places)):
                 return
             self._missed_seconds += seconds
-            if self._is_looking or self._missed_seconds < self._look_seconds:
+            if self._looker is not None or self._missed_seconds < self._look_seconds:
                 return
-            self._is_looking = True
+            self._session = session.cursor()
+            self._looker = threading.Thread(target=self._run, name=f"key-places-{self._table}", daemon=True)
+            self._looker.start()
+
+    def _run(self) -> None:
+        assert self._session is not None, "it looks on a session"
         began = time.monotonic()
         try:
-            self._places = self._look(session)
+            self._places = self._look(self._session)
+        except duckdb.Error as error:  # a later miss tries again
+            if not self._is_closed:
+                _log.warning("key places not found out table=%s error=%s", self._table, error)
         finally:
             with self._lock:
-                self._is_looking = False
+                self._session.close()
+                self._looker = self._session = None
                 self._missed_seconds = 0.0
                 self._look_seconds = max(PATIENCE_SECONDS, time.monotonic() - began)
+
+    def close(self) -> None:
+        """Look no more. Returns when nothing is read any longer. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            looker = self._looker
+        while looker is not None and looker.is_alive():
+            with self._lock:
+                if self._session is not None:  # what is just between two statements goes on, so again
+                    self._session.interrupt()
+            looker.join(_INTERRUPT_SECONDS)
 
     def _can_know(self, row_id: int, places: _Places) -> bool:
         """Whether looking anew would tell of the row at `row_id`."""

@@ -282,6 +282,7 @@ class NativeState:
         """Go on with what the table has now."""
         self.schema = schema
         self._rows = OpRows(schema)
+        self._lookup.close()
         self._lookup = KeyLookup(schema, f"{self._database}.rows")
 
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
@@ -369,6 +370,7 @@ class NativeState:
 
     def close(self) -> None:
         """Let go of the file, which stays for the next process if it counts."""
+        self._lookup.close()
         for session in self._idle:
             session.close()
         self._connection.execute(f"DETACH {self._database}")

@@ -6,6 +6,7 @@ import datetime as dt
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -48,12 +49,24 @@ def table(sql: str) -> duckdb.DuckDBPyConnection:
     return session
 
 
+def wait_for_look(places: KeyPlaces) -> None:
+    looker = places._looker
+    if looker is not None:
+        looker.join()
+
+
+def miss(places: KeyPlaces, session: duckdb.DuckDBPyConnection, row_id: int, seconds: float = 1.0) -> None:
+    """Tell of a row that was found late, and wait for the look at the table, if that brings one."""
+    places.missed(session, row_id, seconds)
+    wait_for_look(places)
+
+
 def looked_at(
     session: duckdb.DuckDBPyConnection, schema: TableSchema = ID_V
 ) -> Callable[[object], Span | None]:
     """The guesses for single keys after one look at the table."""
     places, codec = KeyPlaces(schema, "rows"), KeyCodec(schema)
-    places.missed(session, 0, 1.0)
+    miss(places, session, 0)
     return lambda key: places.guess(codec.encode_row([key]))
 
 
@@ -62,9 +75,9 @@ def test_nothing_is_known_before_lookups_took_as_long_as_a_look(monkeypatch: pyt
     session = table("SELECT range AS c0, range AS c1 FROM range(100)")
     places, key = KeyPlaces(ID_V, "rows"), KeyCodec(ID_V).encode_row([5])
     for seconds in (0.5, 0.25, 0.125):
-        places.missed(session, 5, seconds)
+        miss(places, session, 5, seconds)
         assert places.guess(key) is None
-    places.missed(session, 5, 0.25)
+    miss(places, session, 5, 0.25)
     assert places.guess(key) == (5, 5)
 
 
@@ -108,11 +121,11 @@ def test_the_table_is_not_looked_at_for_rows_of_which_a_look_could_not_tell(
     monkeypatch.setattr(key_places, "OTHERS_MAX", 100)
     session = table("SELECT range AS c0, 0 AS c1 FROM range(1000)")
     places = KeyPlaces(ID_V, "rows")
-    places.missed(session, 0, 1.0)
+    miss(places, session, 0)
     known = places._places
-    places.missed(session, 5000, 1.0)
+    miss(places, session, 5000)
     assert places._places is known
-    places.missed(session, 1010, 1.0)
+    miss(places, session, 1010)
     assert places._places is not known
 
 
@@ -157,10 +170,60 @@ def test_long_texts_are_no_samples() -> None:
     text = f"repeat(chr(97 + {number}), 120 + {number}) || printf('%03d', range)"
     session = table(f"SELECT {text} AS c0, 0 AS c1 FROM range(1000)")
     places = KeyPlaces(schema, "rows")
-    places.missed(session, 0, 1.0)
+    miss(places, session, 0)
     assert places.guess(KeyCodec(schema).encode_row(["b"])) is not None
     assert places._places is not None
     assert all(isinstance(key, bytes) and len(key) <= 130 for key in places._places.keys)
+
+
+# --- looking in the background ----------------------------------------------------------------------
+
+ENDLESS_SQL = (
+    "SELECT a.range, b.range FROM range(1000000000) a, range(1000000000) b ORDER BY a.range + b.range"
+)
+
+
+def endless(session: duckdb.DuckDBPyConnection) -> KeyPlaces:
+    """Places that are looked for without an end."""
+    places = KeyPlaces(ID_V, "rows")
+    places._samples_sql = ENDLESS_SQL
+    places.missed(session, 0, 1.0)
+    assert places._looker is not None
+    return places
+
+
+def test_lookups_go_on_while_the_table_is_looked_at() -> None:
+    session = table("SELECT range AS c0, 0 AS c1 FROM range(1000)")
+    with closing(endless(session)) as places:
+        looker = places._looker
+        for row in range(100):
+            places.missed(session, row, 1.0)
+            assert places.guess(KeyCodec(ID_V).encode_row([row])) is None
+        assert places._looker is looker, "there is more than one look at once"
+
+
+def test_closing_ends_a_look_and_there_is_none_after_it() -> None:
+    session = table("SELECT range AS c0, 0 AS c1 FROM range(1000)")
+    places = endless(session)
+    looker = places._looker
+    assert looker is not None
+    places.close()
+    assert not looker.is_alive()
+    places.missed(session, 0, 1.0)
+    assert places._looker is None
+    places.close()
+
+
+def test_a_look_that_fails_is_told_and_comes_again(caplog: pytest.LogCaptureFixture) -> None:
+    session = table("SELECT range AS c0, 0 AS c1 FROM range(1000)")
+    places, key = KeyPlaces(ID_V, "rows"), KeyCodec(ID_V).encode_row([7])
+    session.execute("ALTER TABLE rows RENAME TO others")
+    miss(places, session, 0)
+    assert "key places not found out table=rows" in caplog.text
+    assert places.guess(key) is None
+    session.execute("ALTER TABLE others RENAME TO rows")
+    miss(places, session, 0)
+    assert places.guess(key) == (7, 7)
 
 
 # --- lookups ----------------------------------------------------------------------------------------
@@ -222,6 +285,7 @@ def test_lookups_show_the_model_s_rows_whatever_was_applied(
                 assert found.rows.rename_columns(list(schema.names)).to_pylist() == (
                     [] if expected is None else [expected]
                 )
+                wait_for_look(places_of(state))
 
 
 def _drawn(random: Random, seq: int) -> Sequence[int]:
@@ -251,6 +315,7 @@ def test_rows_are_found_where_they_got_other_row_ids(state: NativeState) -> None
     """As DuckDB gives them at a checkpoint that drops row groups without a row, unless it is told not to."""
     codec = KeyCodec(ID_V)
     assert state.get([150_000]) == {"id": 150_000, "v": 0}
+    wait_for_look(places_of(state))
     assert places_of(state).guess(codec.encode_row([150_000])) == (150_000, 150_000)
     rows = f"{state._database}.rows"
     state._connection.execute(
