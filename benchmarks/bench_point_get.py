@@ -68,7 +68,7 @@ def main() -> None:
         workspace = parts.enter_context(closing(Workspace(folder / "replica")))
         replica = Replica.open(_Base(snapshot), log, table="orders", workspace=workspace)
         parts.enter_context(closing(replica))
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         recent: list[int] = []
         while (at := feed.newest_seq) < options.rows + options.ops:
             left = options.rows + options.ops - at

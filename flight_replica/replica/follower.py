@@ -125,7 +125,7 @@ class Follower:
         except Exception as error:  # the feed is read again from what is visible
             _log.warning("following failed table=%s error=%s", self._replica.table, error)
             self._say(f"following failed: {error}")
-            if self._replica.is_loaded and self._replica.wants_examining:
+            if self._replica.is_loaded and self._replica.swaps.wants_examining:
                 self._rebase_wanted.set()
             self._stop.wait(backoff.next_seconds())
 
@@ -149,7 +149,7 @@ class Follower:
         seen, trouble = self._replica.visible_seq, f"{gap}; no newer base yet"
         self._replica.measures.log_gaps.add()
         try:
-            base_seq = self._replica.recover_from_log_gap(gap)
+            base_seq = self._replica.swaps.recover_from_log_gap(gap)
             _log.info("recovered from a log gap table=%s base_seq=%d", self._replica.table, base_seq)
             if self._replica.visible_seq > seen:
                 self._replica.measures.gap_recoveries.add()
@@ -178,11 +178,11 @@ class Follower:
             except Exception as error:  # the next turn tries again, and what comes is refused when much waits
                 _log.warning("folding failed table=%s error=%s", self._replica.table, error)
                 self._say(str(error), "fold")
-                if self._replica.wants_examining:
+                if self._replica.swaps.wants_examining:
                     self._rebase_wanted.set()
             else:
                 self._say("", "fold")
-                is_worn = self._replica.is_worn
+                is_worn = self._replica.swaps.is_worn
                 if is_worn and not was_worn:  # its log grows fast; where that fails there is no hurry
                     self._rebase_wanted.set()
                 was_worn = is_worn
@@ -212,7 +212,7 @@ class Follower:
         """Whether the disk budget is kept."""
         replica = self._replica
         try:
-            replica.keep_within_budget()
+            replica.swaps.keep_within_budget()
         except (Closed, Paused):
             return True
         except Exception as error:  # the native state serves on; the next look tries again
@@ -223,7 +223,7 @@ class Follower:
     def _examine(self) -> bool:
         """Whether the state is sound, or another one has taken its place."""
         try:
-            self._replica.examine()
+            self._replica.swaps.examine()
         except Closed:
             return False
         except Exception as error:  # the next look tries again
@@ -236,10 +236,10 @@ class Follower:
     def _improve(self) -> None:
         replica = self._replica
         try:
-            if not replica.wants_merge_on_apply:
+            if not replica.swaps.wants_merge_on_apply:
                 return
             began = time.monotonic()
-            replica.merge_on_apply()
+            replica.swaps.merge_on_apply()
         except Closed as error:
             _log.info("native state given up table=%s reason=%s", replica.table, error)
             return
@@ -255,11 +255,11 @@ class Follower:
         """Whether there is nothing wrong with the newest base."""
         replica = self._replica
         try:
-            replica.outgrow_base()
+            replica.swaps.outgrow_base()
             version = replica.base.poll()
             is_newer = version is not None and version != replica.base_version
             if is_newer:
-                replica.stand_on_newer_base()
+                replica.swaps.stand_on_newer_base()
         except (Closed, Paused):
             return True
         except LineageChanged as error:

@@ -1,8 +1,8 @@
-"""`Replica`: one table's life cycle. A log fills its state, newer bases replace it, readers pin it.
+"""`Replica`: one table's life cycle. A log fills its state, newer ones replace it, readers pin it.
 
-Two ways to drive it: by hand (`open`, `advance`, `rebase…`, as merutable's own replica), or by a
-`Follower` (follower.py) that calls `receive` as the feed arrives. Rebases: rebase.py. Many tables in one
-process: service.py.
+Two ways to drive it: by hand (`open`, `advance`, `swaps.rebase`, as merutable's own replica), or by a
+`Follower` (follower.py) that calls `receive` as the feed arrives. What replaces a state: swaps.py. Many
+tables in one process: service.py.
 """
 
 from __future__ import annotations
@@ -25,9 +25,7 @@ from flight_replica.errors import (
     LimitExceeded,
     LineageChanged,
     LogGap,
-    NotCaughtUp,
     Paused,
-    StateNotUsable,
     Unavailable,
 )
 from flight_replica.log.batches import between, concat
@@ -37,8 +35,7 @@ from flight_replica.log.source import FeedMark, LogSource, OpBatch
 from flight_replica.position import TablePosition
 from flight_replica.replica.commits import SEQ_MAX, CommitBuffer, Commits
 from flight_replica.replica.measures import Applied, Holding, TableMeasures
-from flight_replica.replica.native_states import NativeStates
-from flight_replica.replica.rebase import Rebase, catch_up, drain, replay
+from flight_replica.replica.rebase import catch_up, replay
 from flight_replica.replica.slot import StateSlot
 from flight_replica.replica.stats import (
     DEFAULT_SETTINGS,
@@ -48,20 +45,17 @@ from flight_replica.replica.stats import (
     ReplicaSettings,
     ReplicaStats,
 )
+from flight_replica.replica.swaps import StateSwaps
 from flight_replica.replica.view import open_view
 from flight_replica.replica.waiters import Waiters
 from flight_replica.replica.widening import widen, wider
 from flight_replica.schema import TableSchema
 from flight_replica.sql.view import View
-from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.state import ReplicaState, Row
 from flight_replica.state.workspace import Workspace
 
 _log = logging.getLogger(__name__)
-
-_NEAR_OPS = 5000  # that a new state may be behind when it is swapped in; applied in some 10 ms
-_STOP_SECONDS = 0.1  # how often a rebase asks a native state that is being made to end
 
 
 class Replica:
@@ -90,10 +84,9 @@ class Replica:
         self.log = log
         self.settings = settings
         self._workspace = workspace
-        self.native_states = NativeStates(table, workspace, settings)
+        self.swaps = StateSwaps(self, workspace)
         self._owns_workspace = False
         self._writing = threading.RLock()
-        self._rebasing = threading.Lock()
         self._slot = StateSlot(f"table {table!r} is loading")
         self._commits = CommitBuffer(settings.commit_bytes_max, start_seq)
         self.history = OpLog(
@@ -110,10 +103,6 @@ class Replica:
         self._proof: FeedMark | None = None  # the newest applied mark that was caught up
         self.waiters = Waiters()
         self._is_held = False  # nothing may become visible; changed under `_writing`
-        self._rebase_timeout_seconds = settings.rebase_timeout_seconds
-        self._rebase_count = 0
-        self._last_warmup_millis = 0
-        self.last_rebase_at_us = 0  # µs since 1970; 0 before the first
         self.measures = TableMeasures()  # its owner's, where there is one who keeps them
 
     @classmethod
@@ -153,7 +142,7 @@ class Replica:
                 if state.visible_seq > self.history.newest_seq:
                     self._restart_at(state.visible_seq)
                 replay(self.history, state, self.settings.commit_bytes_max)
-                self.native_states.keep(state, is_followed=not isinstance(self.log, NoLog))
+                self.swaps.native_states.keep(state, is_followed=not isinstance(self.log, NoLog))
                 self._slot.swap(state)
             except BaseException:
                 state.close()
@@ -161,6 +150,49 @@ class Replica:
             self.change_schema(state.schema)
             self._publish_state()
         self.waiters.publish(state.visible_seq)
+
+    def adopt(self, state: ReplicaState) -> tuple[int, int]:
+        """Swap `state` in, once it has all that the old one shows; it is closed when that fails."""
+        with self._writing:
+            try:
+                catch_up(self, state)
+                if state.visible_seq > self.visible_seq:
+                    self._check_held()
+                widen(state, self.history.schema)
+                if state.visible_seq > self.history.newest_seq:
+                    self._restart_at(state.visible_seq)
+                self.swaps.native_states.keep(state, is_followed=not isinstance(self.log, NoLog))
+                self._slot.swap(state)
+            except BaseException:
+                state.close()
+                raise
+            self.change_schema(state.schema)
+            self._publish_state()
+            seqs = state.base_seq, state.visible_seq
+        self.waiters.publish(seqs[1])
+        return seqs
+
+    def new_state(self, snapshot: BaseSnapshot) -> ReplicaState:
+        """A state on files of its own at the snapshot's seq."""
+        if snapshot.lineage != self.lineage:
+            raise LineageChanged(
+                f"table {self.table!r}: the base is of lineage {snapshot.lineage}, the log of {self.lineage}"
+            )
+        if snapshot.is_lower_bound and self.is_loaded:
+            # The newer snapshot holds at least what the older one did, so its seq is no lower either.
+            snapshot = replace(snapshot, base_seq=max(snapshot.base_seq, self.base_seq))
+        number, directory = self._workspace.new_state()
+        state = ParquetState(self._workspace.database, number, snapshot, directory)
+        try:
+            limit = NEWER_BYTES_MAX if self.is_loaded else FIRST_BYTES_MAX
+            self._pages.check(snapshot.files, state.snapshot.files, limit)
+            if snapshot.is_key_stated:
+                state.check_key()
+            widen(state, self.history.schema)
+        except BaseException:
+            state.close()
+            raise
+        return state
 
     # --- where it stands --------------------------------------------------------------------------
 
@@ -203,8 +235,8 @@ class Replica:
             state.visible_seq,
             state.base_seq,
             state.ops_applied,
-            self._rebase_count,
-            self._last_warmup_millis,
+            self.swaps.rebase_count,
+            self.swaps.last_rebase_millis,
         )
 
     @property
@@ -464,7 +496,7 @@ class Replica:
         try:
             self.advance()
         except LogGap as gap:
-            return Recovered(self.recover_from_log_gap(gap))
+            return Recovered(self.swaps.recover_from_log_gap(gap))
         return Advanced()
 
     def _restart_at(self, seq: int) -> None:
@@ -480,262 +512,6 @@ class Replica:
             if self.is_loaded:
                 widen(self._slot.current, schema)
 
-    # --- newer bases ------------------------------------------------------------------------------
-
-    def set_rebase_timeout(self, seconds: float | None) -> None:
-        """The longest a rebase may take to load and catch up; None: no limit."""
-        self._rebase_timeout_seconds = seconds
-
-    @property
-    def rebase_timeout(self) -> float | None:
-        return self._rebase_timeout_seconds
-
-    def rebase(self) -> None:
-        """Adopt the newest base and drain the log, as `rebase_hotswap`, but not counted as one.
-
-        Raises `NotCaughtUp` where only an older state is to be had, `TimedOut`, or what base and log
-        raise; the old state then goes on serving.
-        """
-        self._swap_to_newer("rebase")
-
-    def rebase_hotswap(self) -> tuple[int, int]:
-        """Adopt the newest base while the old state serves; (base_seq, visible_seq) of the new one.
-
-        Raises as `rebase`.
-        """
-        return self._hotswap("rebase_hotswap")
-
-    def rebase_beside(self) -> tuple[int, int]:
-        """As `rebase_hotswap`, without a way over merge on read where a native state serves well.
-
-        That one goes on answering until another one is made of the base and has caught up with it, which
-        takes as long as a build. Raises as `rebase` and `merge_on_apply`.
-        """
-        return self._hotswap("rebase_beside", is_native=True)
-
-    def recover_from_log_gap(self, gap: LogGap | None = None) -> int:
-        """Hot-swap whatever the log says; the new base_seq. Raises as `rebase`.
-
-        Where the log has a gap, `NotCaughtUp` also if the replica's own history could make up for an
-        older base: that would change nothing about the gap. A base that is fetched on demand is fetched
-        anew where the one that is there is older than `gap` says the log is.
-        """
-        if gap is not None and isinstance(self.base, OnDemandBase):
-            self.base.want(max(self.visible_seq, gap.earliest_available or 0))
-        return self._hotswap("recover_from_log_gap", needs_newer_base=True)[0]
-
-    def _hotswap(
-        self, what: str, *, needs_newer_base: bool = False, is_native: bool = False
-    ) -> tuple[int, int]:
-        began = time.monotonic()
-        seqs = self._swap_to_newer(what, needs_newer_base=needs_newer_base, is_native=is_native)
-        seconds = time.monotonic() - began
-        self._rebase_count += 1
-        self.last_rebase_at_us = time.time_ns() // 1000
-        self._last_warmup_millis = int(seconds * 1000)
-        self.measures.rebase_seconds.observe(seconds)
-        return seqs
-
-    def _swap_to_newer(
-        self, what: str, *, needs_newer_base: bool = False, is_native: bool = False
-    ) -> tuple[int, int]:
-        """The new state's (base_seq, visible_seq). One rebase at a time, so that base_seq never goes back.
-
-        `is_native`: a native state stays one, if nothing is wrong with it and there is room.
-
-        A native state in the making, which may take minutes, isn't waited for: another one is made later.
-        """
-        while not self._rebasing.acquire(timeout=_STOP_SECONDS):
-            self.native_states.stop()
-        try:
-            is_beside = is_native and self._serves_well
-            rebase = Rebase(
-                self,
-                what,
-                self._rebase_timeout_seconds,
-                needs_newer_base=needs_newer_base,
-                catches_up_later=is_beside,
-            )
-            state = rebase.run()
-            return self._adopt(self._beside(state) if is_beside else state)
-        finally:
-            self._rebasing.release()
-
-    def _beside(self, source: ReplicaState) -> ReplicaState:
-        """A native state of what `source`, then closed, shows; or itself where there is no room for one."""
-        if not self.native_states.why_not(source):
-            with closing(source):
-                return self._native_of(source)
-        try:
-            self._follow_up(source)
-        except BaseException:
-            source.close()
-            raise
-        return source
-
-    @property
-    def _serves_well(self) -> bool:
-        """Whether there is a native state, and nothing is wrong with it."""
-        state = self._slot.current
-        return (
-            isinstance(state, NativeState)
-            and not _wants_examining(state)
-            and not self.native_states.is_outgrown(state)
-        )
-
-    def _adopt(self, state: ReplicaState) -> tuple[int, int]:
-        """Swap `state` in, once it has all that the old one shows; it is closed when that fails."""
-        with self._writing:
-            try:
-                catch_up(self, state)
-                if state.visible_seq > self.visible_seq:
-                    self._check_held()
-                widen(state, self.history.schema)
-                if state.visible_seq > self.history.newest_seq:
-                    self._restart_at(state.visible_seq)
-                self.native_states.keep(state, is_followed=not isinstance(self.log, NoLog))
-                self._slot.swap(state)
-            except BaseException:
-                state.close()
-                raise
-            self.change_schema(state.schema)
-            self._publish_state()
-            seqs = state.base_seq, state.visible_seq
-        self.waiters.publish(seqs[1])
-        return seqs
-
-    def outgrow_base(self) -> None:
-        """Ask for a newer base where the tail is beyond its budget, if none comes without asking."""
-        if not isinstance(self.base, OnDemandBase) or self.wants_merge_on_apply:
-            return
-        if self.state.tail_bytes > self.settings.tail_bytes_max:
-            self.base.want(self.base_seq + 1)
-
-    def stand_on_newer_base(self) -> None:
-        """Take the newest base: only its name where the log has brought every op of it, else a hot swap."""
-        state = self._slot.current
-        if isinstance(state, NativeState) and not isinstance(self.log, NoLog):
-            snapshot = self.base.load()
-            with self._rebasing, self._writing:
-                if self.base_version == snapshot.version:  # another rebase has taken it meanwhile
-                    return
-                is_covered = snapshot.lineage == self.lineage and snapshot.base_seq <= state.visible_seq
-                if state is self._slot.current and is_covered:
-                    state.stand_on(max(snapshot.base_seq, state.base_seq), snapshot.version)
-                    return
-        self.rebase_hotswap()
-
-    def merge_on_apply(self) -> None:
-        """Swap in a native state, in key order, made of what is shown now; nobody notices but by the speed.
-
-        What comes meanwhile is out of the history, or out of the log where that holds no more of it. Raises
-        `NotCaughtUp` where neither does, and `Closed`; the old state serves on.
-        """
-        with self._rebasing:
-            with self.pinned() as source:
-                state = self._native_of(source)
-            self._adopt(state)
-
-    def _native_of(self, source: ReplicaState) -> NativeState:
-        """A native state of what `source` shows, which nearly has what is shown now."""
-        is_native = isinstance(self._slot.current, NativeState)
-        # Not on the way from merge on read, where queries cost more the longer it takes.
-        state = self.native_states.build(source, gives_way=is_native)
-        try:
-            self._follow_up(state)
-        except BaseException:
-            state.close()
-            raise
-        return state
-
-    def keep_within_budget(self) -> None:
-        """Go back to merge on read, on the newest base, where the native state has outgrown its budget.
-
-        A hot swap as any, so nothing is lost meanwhile and no reader goes back. Raises as `rebase` where
-        that can't be, and `Closed`; the native state serves on.
-        """
-        state = self._slot.current
-        if not self.native_states.is_outgrown(state):
-            return
-        if isinstance(self.base, OnDemandBase):
-            self.base.want(self.visible_seq)
-        self.native_states.give_back(state, lambda: self._hotswap("keep_within_budget"))
-
-    def examine(self) -> None:
-        """Read a native state that isn't proven sound through, once; a base takes the place of a damaged one.
-
-        That is one of an earlier process, and one that couldn't be written. Where what waits in it still
-        can't be, as on a full disk, a base takes its place, too.
-
-        Raises as `rebase` where that can't be; then the state goes on answering what it can.
-        """
-        with self.pinned() as state:
-            if not isinstance(state, NativeState) or not _wants_examining(state):
-                return
-            try:
-                if not state.is_checked:
-                    state.check()
-                state.settle()
-                state.can_be_written = True
-                return
-            except StateNotUsable as error:
-                state.give_up(str(error))
-            except Unavailable as error:
-                _log.warning("native state can't be written table=%s reason=%s", self.table, error)
-        if isinstance(self.base, OnDemandBase):
-            self.base.want(self.visible_seq)
-        self._hotswap("examine")
-
-    def _follow_up(self, state: ReplicaState) -> None:
-        """Bring `state` nearly to what is shown, before anything has to wait."""
-        try:
-            catch_up(self, state)
-        except NotCaughtUp:
-            drain(self.log, state, self.settings.commit_bytes_max)
-            catch_up(self, state)
-        behind, before = self.visible_seq - state.visible_seq, SEQ_MAX
-        while _NEAR_OPS < behind < before:  # each turn has less to do than the one before, or they end
-            catch_up(self, state)
-            behind, before = self.visible_seq - state.visible_seq, behind
-
-    @property
-    def wants_examining(self) -> bool:
-        """Whether `examine` has something to do."""
-        state = self._slot.current
-        return isinstance(state, NativeState) and _wants_examining(state)
-
-    @property
-    def wants_merge_on_apply(self) -> bool:
-        """Whether a native state is to be made: the first one, or one in key order again."""
-        return self.native_states.wants(self._slot.current)
-
-    @property
-    def is_worn(self) -> bool:
-        """Whether there is a native state, and another one, in key order again, is to take its place."""
-        return self.is_loaded and self.native_states.is_worn(self._slot.current)
-
-    def new_state(self, snapshot: BaseSnapshot) -> ReplicaState:
-        """A state on files of its own at the snapshot's seq."""
-        if snapshot.lineage != self.lineage:
-            raise LineageChanged(
-                f"table {self.table!r}: the base is of lineage {snapshot.lineage}, the log of {self.lineage}"
-            )
-        if snapshot.is_lower_bound and self.is_loaded:
-            # The newer snapshot holds at least what the older one did, so its seq is no lower either.
-            snapshot = replace(snapshot, base_seq=max(snapshot.base_seq, self.base_seq))
-        number, directory = self._workspace.new_state()
-        state = ParquetState(self._workspace.database, number, snapshot, directory)
-        try:
-            limit = NEWER_BYTES_MAX if self.is_loaded else FIRST_BYTES_MAX
-            self._pages.check(snapshot.files, state.snapshot.files, limit)
-            if snapshot.is_key_stated:
-                state.check_key()
-            widen(state, self.history.schema)
-        except BaseException:
-            state.close()
-            raise
-        return state
-
     @property
     def is_followed(self) -> bool:
         """Whether there is a log that brings ops."""
@@ -747,7 +523,7 @@ class Replica:
             state = self._slot.current
         except (Unavailable, Closed):
             return None
-        build = self.native_states.progress
+        build = self.swaps.native_states.progress
         return Holding(
             state_kind=state.kind.name.lower(),
             tail_ops=state.ops_applied,
@@ -761,7 +537,7 @@ class Replica:
     def end_sources(self) -> None:
         """Let nothing more come: whoever waits for the log or the base hears that it is over. Idempotent."""
         self.log.close()
-        self.native_states.end()
+        self.swaps.native_states.end()
         if isinstance(self.base, OnDemandBase):
             self.base.close()
 
@@ -776,7 +552,3 @@ class Replica:
         if self._owns_workspace:
             self._owns_workspace = False
             self._workspace.close()
-
-
-def _wants_examining(state: NativeState) -> bool:
-    return not (state.is_checked and state.can_be_written)

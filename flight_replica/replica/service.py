@@ -333,4 +333,4 @@ def _remark(replica: Replica | None) -> str:
     if replica is None:
         return ""
     remark = replica.base.remark if isinstance(replica.base, OnDemandBase) else ""
-    return "; ".join(filter(None, (remark, replica.native_states.remark)))
+    return "; ".join(filter(None, (remark, replica.swaps.native_states.remark)))

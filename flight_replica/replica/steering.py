@@ -41,7 +41,7 @@ class ReplicaSteering:
         began = time.monotonic()
         if isinstance(replica.base, OnDemandBase):
             replica.base.want(replica.visible_seq)
-        replica.rebase_beside()
+        replica.swaps.rebase_beside()
         rebased = _now(table, replica, time.monotonic() - began)
         found.look_now()  # a native state is to be made of it, where one is wanted
         return rebased
@@ -49,10 +49,10 @@ class ReplicaSteering:
     def compact(self, table: str) -> Rebased:
         replica = self._service.table(table).replica
         began = time.monotonic()
-        reason = replica.native_states.why_not(replica.state)
+        reason = replica.swaps.native_states.why_not(replica.state)
         if reason:
             raise Unsupported(f"table {table!r} {reason}; rebase it instead")
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         return _now(table, replica, time.monotonic() - began)
 
     def add(self, table: NewTable) -> None:
@@ -78,7 +78,7 @@ def details_of(table: TableReplica) -> TableDetails:
         state, stats = replica.state, replica.stats
     except (Unavailable, Closed):
         return TableDetails(table.name)
-    progress = replica.native_states.progress
+    progress = replica.swaps.native_states.progress
     return TableDetails(
         table.name,
         build=str(progress) if progress is not None else "",
@@ -88,7 +88,7 @@ def details_of(table: TableReplica) -> TableDetails:
         tail_bytes=state.tail_bytes,
         history_bytes=replica.history.held_bytes,
         rebase_count=stats.rebase_count,
-        last_rebase_at_us=replica.last_rebase_at_us,
+        last_rebase_at_us=replica.swaps.last_rebase_at_us,
         last_rebase_seconds=stats.last_rebase_warmup_millis / 1000,
         waiting=len(replica.waiters),
         paused_by=table.paused_by,

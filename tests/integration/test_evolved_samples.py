@@ -95,7 +95,7 @@ def test_added_columns_read_as_the_engine_s_in_base_and_tail(
         found = replica.query(f"SELECT {columns} FROM t").read_all()
         expected = in_key_order(without_differences(checkpoint, whole), schema)
         assert_same(sorted_by_key(found, schema), expected)
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         found = replica.query(f"SELECT {columns} FROM t").read_all()
         assert_same(sorted_by_key(found, schema), expected)
 

@@ -159,11 +159,11 @@ class Driver:
         return self._with_stats(step, lambda: _ok(self.replicas[step["id"]].advance()))
 
     def _replica_rebase(self, step: dict[str, Any]) -> Outcome:
-        return self._with_stats(step, lambda: _ok(self.replicas[step["id"]].rebase()))
+        return self._with_stats(step, lambda: _ok(self.replicas[step["id"]].swaps.rebase()))
 
     def _replica_hotswap(self, step: dict[str, Any]) -> Outcome:
         def swap() -> Outcome:
-            base_seq, visible_seq = self.replicas[step["id"]].rebase_hotswap()
+            base_seq, visible_seq = self.replicas[step["id"]].swaps.rebase_hotswap()
             return {"result": {"new_base_seq": base_seq, "new_visible_seq": visible_seq}}
 
         return self._with_stats(step, swap)
@@ -178,14 +178,14 @@ class Driver:
         return self._with_stats(step, advance)
 
     def _replica_recover(self, step: dict[str, Any]) -> Outcome:
-        recover = self.replicas[step["id"]].recover_from_log_gap
+        recover = self.replicas[step["id"]].swaps.recover_from_log_gap
         return self._with_stats(step, lambda: {"result": {"new_base_seq": recover()}})
 
     def _replica_set_rebase_timeout(self, step: dict[str, Any]) -> Outcome:
         replica = self.replicas[step["id"]]
-        before = _millis(replica.rebase_timeout)
-        replica.set_rebase_timeout(None if step["set_ms"] is None else step["set_ms"] / 1000)
-        return {"before_ms": before, "after_ms": _millis(replica.rebase_timeout)}
+        before = _millis(replica.swaps.rebase_timeout_seconds)
+        replica.swaps.rebase_timeout_seconds = None if step["set_ms"] is None else step["set_ms"] / 1000
+        return {"before_ms": before, "after_ms": _millis(replica.swaps.rebase_timeout_seconds)}
 
     def _replica_source(self, step: dict[str, Any]) -> Outcome:
         log, mode = self.logs[step["id"]], step["mode"]

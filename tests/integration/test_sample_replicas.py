@@ -82,7 +82,7 @@ def test_base_then_ops_then_gets_equal_the_engine_s(
         assert_same(sorted_by_key(found, schema), in_key_order(whole, schema))
         assert_gets(replica, checkpoint, schema)
 
-        replica.rebase()  # the same again, from the base up
+        replica.swaps.rebase()  # the same again, from the base up
         found = replica.query("SELECT * FROM t").read_all()
         assert_same(sorted_by_key(found, schema), in_key_order(whole, schema))
 
@@ -95,8 +95,8 @@ def test_a_replica_changes_nothing_in_the_engine_s_directory(tmp_path: Path, wor
     before = contents(catalog)
     with closing(open_replica(checkpoint, tmp_path, workspace)) as replica:
         replica.advance()
-        replica.rebase_hotswap()
-        replica.merge_on_apply()
+        replica.swaps.rebase_hotswap()
+        replica.swaps.merge_on_apply()
         assert replica.query("SELECT * FROM t").read_all().num_rows > 0
     assert contents(catalog) == before
 

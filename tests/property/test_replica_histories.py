@@ -36,6 +36,7 @@ from flight_replica.replica.known import known
 from flight_replica.replica.reopened import reopened
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaStats
+from flight_replica.replica.swaps import StateSwaps
 from flight_replica.replica.view import open_view
 from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import quote
@@ -62,7 +63,12 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 TEXTS = st.none() | st.sampled_from(["", "new"])
 
 
-REBASES = [Replica.rebase, Replica.rebase_hotswap, Replica.rebase_beside, Replica.recover_from_log_gap]
+REBASES = [
+    StateSwaps.rebase,
+    StateSwaps.rebase_hotswap,
+    StateSwaps.rebase_beside,
+    StateSwaps.recover_from_log_gap,
+]
 
 
 class ReplicaHistories(RuleBasedStateMachine):
@@ -211,18 +217,18 @@ class ReplicaHistories(RuleBasedStateMachine):
     # --- bases ------------------------------------------------------------------------------------
 
     @rule(rebase=st.sampled_from(REBASES))
-    def rebase(self, rebase: Callable[[Replica], object]) -> None:
+    def rebase(self, rebase: Callable[[StateSwaps], object]) -> None:
         before, base_seq = self.replica.stats, self.primary.base.snapshot.base_seq
         is_native = self.replica.state.kind is StateKind.MERGE_ON_APPLY
         try:
-            rebase(self.replica)
+            rebase(self.replica.swaps)
         except NotCaughtUp as error:
             assert base_seq < self.primary.feed.low_water
             assert error.served_seq == before.visible_seq > error.offered_seq == base_seq
             assert self.replica.stats == before
             return
         assert self.replica.base_seq == base_seq
-        if rebase is Replica.rebase_beside and is_native:  # reads no log where the history is enough
+        if rebase is StateSwaps.rebase_beside and is_native:  # reads no log where the history is enough
             assert self.replica.visible_seq >= max(before.visible_seq, base_seq)
         elif base_seq >= self.primary.feed.low_water:
             assert self.replica.visible_seq == self.primary.seq
@@ -231,14 +237,14 @@ class ReplicaHistories(RuleBasedStateMachine):
     def merge_on_apply(self) -> None:
         """The other kind of state, or that kind anew; it shows the same, at the same seq."""
         before = self.replica.stats
-        self.replica.merge_on_apply()
+        self.replica.swaps.merge_on_apply()
         assert self.replica.state.kind is StateKind.MERGE_ON_APPLY
         assert self.replica.stats == before
 
     @precondition(lambda self: self.primary.base.snapshot.base_seq >= self.primary.feed.low_water)
     @rule()
     def stand_on_newer_base(self) -> None:
-        self.replica.stand_on_newer_base()
+        self.replica.swaps.stand_on_newer_base()
         assert self.replica.base_seq == self.primary.base.snapshot.base_seq
 
     @rule()
@@ -255,7 +261,7 @@ class ReplicaHistories(RuleBasedStateMachine):
         self.log.fault = fault
         before = self.replica.stats
         with pytest.raises(FeedError):
-            self.replica.rebase_hotswap()
+            self.replica.swaps.rebase_hotswap()
         self.log.fault = Fault.NONE
         assert self.replica.stats == before
 
@@ -265,7 +271,7 @@ class ReplicaHistories(RuleBasedStateMachine):
         self.primary.base.remove_files()
         before = self.replica.stats
         with pytest.raises(BaseNotUsable):
-            self.replica.rebase_hotswap()
+            self.replica.swaps.rebase_hotswap()
         assert self.replica.stats == before
         self.primary.flush(self.primary.base.snapshot.base_seq)
 

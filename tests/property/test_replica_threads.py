@@ -87,10 +87,10 @@ class Storm:
         while not self.is_over.is_set():
             with suppress(*BEHIND):
                 if self.is_native:
-                    self.replica.merge_on_apply()
-                    self.replica.rebase_beside()
+                    self.replica.swaps.merge_on_apply()
+                    self.replica.swaps.rebase_beside()
                 else:
-                    self.replica.rebase_hotswap()
+                    self.replica.swaps.rebase_hotswap()
 
     def _read(self, number: int) -> None:
         seen = self.seen[number]
@@ -131,7 +131,7 @@ def storm(tmp_path: Path, commits: int, seed: int, *, is_native: bool = False) -
     ):
         run = Storm(primary, replica, commits, seed, is_native=is_native)
         run.run()
-        replica.rebase()  # the newest base closes any gap that was left
+        replica.swaps.rebase()  # the newest base closes any gap that was left
         replica.advance()
         found = sorted_by_key(replica.query("SELECT * FROM t").read_all(), primary.schema)
         assert_same(found, primary.rows_at(primary.seq))

@@ -61,7 +61,7 @@ def test_a_newer_base_moves_the_held_seqs_on(
     workspace: Workspace, replica: Replica, primary: SmallTable
 ) -> None:
     primary.flush(7)
-    replica.rebase_hotswap()
+    replica.swaps.rebase_hotswap()
     with pytest.raises(InvalidStatement, match="holds the seqs from 7 to 9"):
         as_of(workspace, replica, 4)
     with as_of(workspace, replica, 7) as view:
@@ -97,7 +97,7 @@ def test_an_older_seq_has_the_columns_of_today_with_their_defaults(
 def test_a_native_state_takes_the_base_once_more(
     workspace: Workspace, replica: Replica, primary: SmallTable, seq: int
 ) -> None:
-    replica.merge_on_apply()
+    replica.swaps.merge_on_apply()
     with as_of(workspace, replica, seq) as view:
         found = sorted_by_key(view.execute("FROM t").read_all(), primary.schema)
         assert_same(found, primary.rows_at(seq))
@@ -106,7 +106,7 @@ def test_a_native_state_takes_the_base_once_more(
 def test_a_native_state_whose_base_is_gone_holds_what_it_shows(
     workspace: Workspace, replica: Replica, primary: SmallTable
 ) -> None:
-    replica.merge_on_apply()
+    replica.swaps.merge_on_apply()
     primary.base.remove_files()
     with pytest.raises(InvalidStatement, match="holds the seqs from 9 to 9"):
         as_of(workspace, replica, 4)

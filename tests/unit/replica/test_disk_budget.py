@@ -39,7 +39,7 @@ def test_a_table_that_outgrows_its_budget_goes_back_to_merge_on_read_by_itself_a
         until(lambda: "native state given back table=t" in caplog.text, "the native state goes")
         primary.commit(put(7, 70), delete(1))
         until(lambda: replica.visible_seq == primary.seq, "the commit is visible")
-        until(lambda: "stays on merge on read" in replica.native_states.remark, "that it stays is told")
+        until(lambda: "stays on merge on read" in replica.swaps.native_states.remark, "that it stays is told")
         follower.look_now()
         primary.commit(put(8, 80))
         until(lambda: replica.visible_seq == primary.seq, "the next commit is visible")
@@ -55,13 +55,13 @@ def test_a_reader_keeps_what_it_reads_and_the_file_goes_after_it(
     with closing(
         Replica.open(primary.base, primary.log(), workspace=workspace, settings=OUTGROWN)
     ) as replica:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         seen = primary.commit(put(7, 70))
         replica.advance()
         with open_view(workspace, {"t": replica}) as view:
             primary.commit(put(7, 71))
             replica.advance()
-            replica.keep_within_budget()
+            replica.swaps.keep_within_budget()
             assert replica.state.kind is StateKind.MERGE_ON_READ
             assert view.positions[0].visible_seq == seen
             assert view.execute("SELECT v FROM t WHERE id = 7").read_all()["v"].to_pylist() == [70]
@@ -77,7 +77,7 @@ def test_the_native_state_serves_on_while_no_base_can_take_its_place(
     with closing(
         Replica.open(primary.base, primary.log(), workspace=workspace, settings=OUTGROWN)
     ) as replica:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         primary.commit(put(7, 70))
         replica.advance()
         primary.base.error = error
@@ -85,12 +85,12 @@ def test_the_native_state_serves_on_while_no_base_can_take_its_place(
             primary.feed.trim(primary.seq)
             replica.history.trim(primary.seq)
         with pytest.raises(BaseNotUsable if error is not None else NotCaughtUp):
-            replica.keep_within_budget()
+            replica.swaps.keep_within_budget()
         assert replica.state.kind is StateKind.MERGE_ON_APPLY
-        assert "outgrown the budget" in replica.native_states.remark
+        assert "outgrown the budget" in replica.swaps.native_states.remark
         primary.base.error = None
         primary.flush()
-        replica.keep_within_budget()
+        replica.swaps.keep_within_budget()
         assert replica.state.kind is StateKind.MERGE_ON_READ
         assert_right(replica, primary)
 
@@ -108,11 +108,11 @@ def test_of_two_tables_only_as_many_go_as_have_to(primary: SmallTable, workspace
             )
 
         first = opened("t", OUTGROWN)
-        first.merge_on_apply()
+        first.swaps.merge_on_apply()
         enough_for_one = replace(OUTGROWN, native_disk_bytes_max=workspace.native_bytes(besides="u") + 8192)
         second = opened("u", enough_for_one)
-        second.merge_on_apply()
-        first.keep_within_budget()
-        second.keep_within_budget()
+        second.swaps.merge_on_apply()
+        first.swaps.keep_within_budget()
+        second.swaps.keep_within_budget()
         assert first.state.kind is StateKind.MERGE_ON_READ
         assert second.state.kind is StateKind.MERGE_ON_APPLY

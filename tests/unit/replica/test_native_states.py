@@ -52,15 +52,15 @@ def test_progress_and_time_left_are_told_in_remark_and_log(
     seen: list[StateProgress] = []
     remarks: set[str] = set()
     with caplog.at_level(logging.INFO), large(tmp_path, workspace) as replica, ThreadPoolExecutor(1) as other:
-        assert replica.native_states.progress is None
-        building = other.submit(replica.merge_on_apply)
+        assert replica.swaps.native_states.progress is None
+        building = other.submit(replica.swaps.merge_on_apply)
         while not building.done():
-            progress = replica.native_states.progress
+            progress = replica.swaps.native_states.progress
             if progress is not None:
                 seen.append(progress)
-            remarks.add(replica.native_states.remark)
+            remarks.add(replica.swaps.native_states.remark)
         building.result()
-        assert replica.native_states.progress is None
+        assert replica.swaps.native_states.progress is None
         assert replica.state.kind is StateKind.MERGE_ON_APPLY
     shares = [at.share for at in seen]
     assert shares == sorted(shares) and shares[0] >= 0 and shares[-1] <= 1
@@ -71,8 +71,8 @@ def test_progress_and_time_left_are_told_in_remark_and_log(
 
 def test_a_build_ends_with_its_replica(tmp_path: Path, workspace: Workspace) -> None:
     with large(tmp_path, workspace) as replica, ThreadPoolExecutor(1) as other:
-        building = other.submit(replica.merge_on_apply)
-        until(lambda: replica.native_states.progress is not None or building.done(), "it is made")
+        building = other.submit(replica.swaps.merge_on_apply)
+        until(lambda: replica.swaps.native_states.progress is not None or building.done(), "it is made")
         replica.end_sources()
         with pytest.raises(Closed):
             building.result(60)
@@ -96,7 +96,7 @@ def test_one_table_waits_for_the_other_and_can_give_up(
     ):
         holding = others.submit(hold)
         held.wait(60)
-        builds = [others.submit(replica.merge_on_apply) for replica in (first, second)]
+        builds = [others.submit(replica.swaps.merge_on_apply) for replica in (first, second)]
         second.end_sources()
         with pytest.raises(Closed):
             builds[1].result(60)
@@ -116,14 +116,14 @@ def test_a_rebase_waits_neither_for_a_build_nor_for_its_turn(
         ThreadPoolExecutor(2) as others,
     ):
         with workspace.one_build(lambda: None):
-            building = others.submit(replica.merge_on_apply)
-            until(replica._rebasing.locked, "it waits for its turn")
+            building = others.submit(replica.swaps.merge_on_apply)
+            until(replica.swaps._swapping.locked, "it waits for its turn")
             primary.commit(put(7, 70))
             primary.flush()
-            assert others.submit(replica.recover_from_log_gap).result(60) == primary.seq
+            assert others.submit(replica.swaps.recover_from_log_gap).result(60) == primary.seq
         with pytest.raises(Closed, match="gives way to a base"):
             building.result(60)
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         assert replica.get(7) == {"id": 7, "v": 70}
 
 
@@ -131,10 +131,10 @@ def test_a_native_state_gives_way_to_one_made_of_the_newest_base_and_to_nothing_
     primary: SmallTable, workspace: Workspace
 ) -> None:
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         primary.commit(put(7, 70))
         primary.flush()
-        made, swap = replica.native_states.build, replica._slot.swap
+        made, swap = replica.swaps.native_states.build, replica._slot.swap
         seen: list[StateKind] = []
 
         def build(source, **how):  # type: ignore[no-untyped-def]
@@ -147,9 +147,9 @@ def test_a_native_state_gives_way_to_one_made_of_the_newest_base_and_to_nothing_
             seen.append(state.kind)
             swap(state)
 
-        replica.native_states.build = build  # type: ignore[method-assign]
+        replica.swaps.native_states.build = build  # type: ignore[method-assign]
         replica._slot.swap = watch  # type: ignore[method-assign]
-        assert replica.rebase_beside() == (4, 5)
+        assert replica.swaps.rebase_beside() == (4, 5)
         assert seen == [StateKind.MERGE_ON_APPLY]
         assert replica.stats.rebase_count == 1 and replica.base_version == primary.base.poll()
         assert replica.query("SELECT * FROM t ORDER BY id").read_all()["id"].to_pylist() == [1, 2, 3, 7, 8]
@@ -161,12 +161,12 @@ def test_a_rebase_beside_a_native_state_that_cannot_be_written_goes_over_merge_o
     primary: SmallTable, workspace: Workspace
 ) -> None:
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         assert isinstance(replica.state, NativeState)
         replica.state.can_be_written = False
         primary.commit(put(7, 70))
         primary.flush()
-        assert replica.rebase_beside() == (4, 4)
+        assert replica.swaps.rebase_beside() == (4, 4)
         assert replica.state.kind is StateKind.MERGE_ON_READ
 
 
@@ -174,13 +174,13 @@ def test_a_rebase_beside_a_native_state_that_has_no_room_goes_over_merge_on_read
     primary: SmallTable, workspace: Workspace
 ) -> None:
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         primary.commit(put(7, 70))
         primary.flush()
         primary.commit(put(8, 80))
         replica.advance()
-        replica.native_states.why_not = lambda state: "no room"  # type: ignore[method-assign]
-        assert replica.rebase_beside() == (4, 5)
+        replica.swaps.native_states.why_not = lambda state: "no room"  # type: ignore[method-assign]
+        assert replica.swaps.rebase_beside() == (4, 5)
         assert replica.state.kind is StateKind.MERGE_ON_READ
         assert replica.get(8) == {"id": 8, "v": 80}
 
@@ -192,13 +192,13 @@ def test_a_rebase_beside_a_native_state_gives_way_to_what_a_log_gap_needs(
         closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica,
         ThreadPoolExecutor(2) as others,
     ):
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         primary.commit(put(7, 70))
         primary.flush()
         with workspace.one_build(lambda: None):
-            rebasing = others.submit(replica.rebase_beside)
-            until(replica._rebasing.locked, "it waits for its turn")
-            assert others.submit(replica.recover_from_log_gap).result(60) == 4
+            rebasing = others.submit(replica.swaps.rebase_beside)
+            until(replica.swaps._swapping.locked, "it waits for its turn")
+            assert others.submit(replica.swaps.recover_from_log_gap).result(60) == 4
         with pytest.raises(Closed, match="gives way to a base"):
             rebasing.result(60)
         assert replica.get(7) == {"id": 7, "v": 70}
@@ -209,16 +209,16 @@ def test_a_base_that_another_rebase_has_just_taken_is_not_taken_again(
     primary: SmallTable, workspace: Workspace
 ) -> None:
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         primary.commit(put(7, 70))
         primary.flush()
 
         def rebase() -> None:
             primary.base.before_load = lambda: None
-            replica.rebase_hotswap()
+            replica.swaps.rebase_hotswap()
 
         primary.base.before_load = rebase
-        replica.stand_on_newer_base()
+        replica.swaps.stand_on_newer_base()
         assert replica.stats.rebase_count == 1
         assert replica.base_version == primary.base.poll()
 
@@ -227,7 +227,7 @@ def test_a_table_beyond_the_budget_of_all_tables_stays_and_says_so(
     primary: SmallTable, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as first:
-        first.merge_on_apply()
+        first.swaps.merge_on_apply()
         used = workspace.native_bytes(besides="another")
         assert used > 0 and workspace.native_bytes(besides="t") == 0
         tight = NativeStates("t", workspace, replace(DEFAULT_SETTINGS, native_disk_bytes_max=used - 1))
@@ -240,9 +240,9 @@ def test_a_table_beyond_the_budget_of_all_tables_stays_and_says_so(
         with closing(
             Replica.open(primary.base, log, table="u", workspace=workspace, settings=settings)
         ) as second:
-            assert not second.wants_merge_on_apply
-            assert not second.wants_merge_on_apply
-            told = second.native_states.remark
+            assert not second.swaps.wants_merge_on_apply
+            assert not second.swaps.wants_merge_on_apply
+            told = second.swaps.native_states.remark
             assert told.startswith("stays on merge on read: its native copy may take")
             assert f"those of other tables take {used}, limit {used + 1} (native_disk_bytes_max)" in told
             assert caplog.text.count("no native state table=u") == 1
@@ -252,7 +252,7 @@ def test_what_the_history_lost_meanwhile_comes_out_of_the_log(
     primary: SmallTable, workspace: Workspace
 ) -> None:
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
-        made = replica.native_states.build
+        made = replica.swaps.native_states.build
 
         def build(source, **how):  # type: ignore[no-untyped-def]
             state = made(source, **how)
@@ -262,8 +262,8 @@ def test_what_the_history_lost_meanwhile_comes_out_of_the_log(
             replica.history.trim(8)
             return state
 
-        replica.native_states.build = build  # type: ignore[method-assign]
-        replica.merge_on_apply()
+        replica.swaps.native_states.build = build  # type: ignore[method-assign]
+        replica.swaps.merge_on_apply()
         assert replica.state.kind is StateKind.MERGE_ON_APPLY
         assert (replica.visible_seq, replica.get(5)) == (9, {"id": 5, "v": 5})
 
@@ -272,16 +272,16 @@ def test_a_long_log_of_writes_under_a_reader_is_a_reason_to_build_anew(
     primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         before = replica.state
         with replica.view() as view:
             primary.commit(*(put(key, key) for key in range(1000)))
             replica.advance()
             replica.settle()
-            assert not replica.wants_merge_on_apply
+            assert not replica.swaps.wants_merge_on_apply
             monkeypatch.setattr("flight_replica.replica.native_states.LOG_BYTES_MIN", 1000)
-            assert replica.wants_merge_on_apply
-            replica.merge_on_apply()
+            assert replica.swaps.wants_merge_on_apply
+            replica.swaps.merge_on_apply()
             assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 2
             assert len(view.execute("SELECT * FROM t").read_all()) == 3
         assert replica.state is not before
@@ -292,7 +292,7 @@ def test_a_reader_of_a_state_that_was_replaced_needs_no_log_of_writes(
     primary: SmallTable, workspace: Workspace
 ) -> None:
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         primary.commit(*(put(key, key) for key in range(1000)))
         replica.advance()
         replica.settle()
@@ -303,7 +303,7 @@ def test_a_reader_of_a_state_that_was_replaced_needs_no_log_of_writes(
             primary.commit(put(2, -2))
             replica.advance()
             assert isinstance(old, NativeState) and old.file.log_byte_count > 1000
-            replica.merge_on_apply()
+            replica.swaps.merge_on_apply()
             assert old.file.log_byte_count == 0
             old.settle()  # as a reader does that has just pinned it
             rows = view.execute("SELECT * FROM t").read_all().to_pylist()
@@ -318,7 +318,7 @@ def test_a_state_that_cannot_be_written_gives_way_to_a_base(
 ) -> None:
     """Nothing is wrong with its file, but what waits in memory has no room on the disk."""
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         primary.commit(put(5, 50))
         replica.advance()
         seq = replica.visible_seq
@@ -326,23 +326,23 @@ def test_a_state_that_cannot_be_written_gives_way_to_a_base(
             with pytest.raises(Unavailable, match="can't be written to the native state"):
                 replica.view()
             assert replica.get(5) == {"id": 5, "v": 50}
-            assert replica.wants_examining
-            replica.examine()
+            assert replica.swaps.wants_examining
+            replica.swaps.examine()
         assert replica.state.kind is StateKind.MERGE_ON_READ
         assert replica.visible_seq == seq
         assert replica.query("SELECT v FROM t WHERE id = 5").read_all()["v"].to_pylist() == [50]
-        replica.merge_on_apply()  # once there is room
+        replica.swaps.merge_on_apply()  # once there is room
         assert replica.query("SELECT v FROM t WHERE id = 5").read_all()["v"].to_pylist() == [50]
 
 
 def test_a_state_that_can_be_written_again_stays(primary: SmallTable, workspace: Workspace) -> None:
     with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
         state = replica.state
         primary.commit(put(5, 50))
         replica.advance()
         with full_disk(), pytest.raises(Unavailable):
             replica.settle()
-        replica.examine()
-        assert replica.state is state and not replica.wants_examining
+        replica.swaps.examine()
+        assert replica.state is state and not replica.swaps.wants_examining
         assert replica.query("SELECT v FROM t WHERE id = 5").read_all()["v"].to_pylist() == [50]

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import wraps
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,17 +22,25 @@ from flight_replica.log.source import OpBatch
 from flight_replica.replica.rebase import replay
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import Advanced, Recovered, ReplicaStats
+from flight_replica.replica.swaps import StateSwaps
 from flight_replica.schema import Column
 from flight_replica.state.workspace import Workspace
 from tests.bases import Fault, FaultyLog, SmallTable, assert_same, delete, put, sorted_by_key
 
 Rebase = Callable[[Replica], object]
-ALL: list[Rebase] = [
-    Replica.rebase,
-    Replica.rebase_hotswap,
-    Replica.rebase_beside,
-    Replica.recover_from_log_gap,
-]
+
+
+def of_swaps(way: Callable[[StateSwaps], object]) -> Rebase:
+    @wraps(way)
+    def rebase(replica: Replica) -> object:
+        return way(replica.swaps)
+
+    return rebase
+
+
+SWAPS = [of_swaps(way) for way in (StateSwaps.rebase, StateSwaps.rebase_hotswap)]
+RECOVER = of_swaps(StateSwaps.recover_from_log_gap)
+ALL = [*SWAPS, of_swaps(StateSwaps.rebase_beside), RECOVER]
 each_way = pytest.mark.parametrize("rebase", ALL, ids=lambda way: way.__name__)
 
 
@@ -96,15 +105,15 @@ def test_results_say_where_the_new_state_stands(replica: Replica, primary: Small
     primary.commit(put(4, 40))
     primary.flush()
     primary.commit(put(5, 50))
-    assert replica.rebase_hotswap() == (4, 5)
-    assert replica.recover_from_log_gap() == replica.base_seq == 4
+    assert replica.swaps.rebase_hotswap() == (4, 5)
+    assert replica.swaps.recover_from_log_gap() == replica.base_seq == 4
 
 
 @pytest.mark.statement(49)
 def test_a_rebase_without_a_newer_base_gives_the_same_view(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     replica.advance()
-    replica.rebase()
+    replica.swaps.rebase()
     assert replica.stats == ReplicaStats(4, 3, 1, 0, 0)
     assert_at(replica, primary, 4)
 
@@ -113,12 +122,12 @@ def test_a_rebase_without_a_newer_base_gives_the_same_view(replica: Replica, pri
 def test_only_hot_swaps_are_counted(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     primary.flush()
-    replica.rebase()
+    replica.swaps.rebase()
     assert (replica.stats.rebase_count, replica.stats.last_rebase_warmup_millis) == (0, 0)
     primary.commit(put(5, 50))
     primary.flush()
     primary.base.before_load = lambda: threading.Event().wait(0.02)
-    replica.rebase_hotswap()
+    replica.swaps.rebase_hotswap()
     stats = replica.stats
     assert (stats.rebase_count, stats.tail_length, stats.base_seq) == (1, 0, 5)
     assert stats.last_rebase_warmup_millis >= 20
@@ -167,7 +176,7 @@ def test_the_old_state_serves_while_the_new_one_loads(replica: Replica, primary:
     primary.flush()
     loading, go_on = threading.Event(), threading.Event()
     primary.base.before_load = lambda: (loading.set(), go_on.wait(10))
-    swap = threading.Thread(target=replica.rebase_hotswap)
+    swap = threading.Thread(target=replica.swaps.rebase_hotswap)
     swap.start()
     assert loading.wait(10)
     found: list[object] = []
@@ -192,7 +201,7 @@ def test_a_reader_keeps_the_old_state_until_it_is_done(
     view = replica.view()
     primary.commit(delete(1), put(4, 41))
     primary.flush()
-    replica.rebase_hotswap()
+    replica.swaps.rebase_hotswap()
     assert state_folders(tmp_path) == 2
     assert_same(sorted_by_key(view.execute("FROM t").read_all(), primary.schema), primary.rows_at(4))
     view.close()
@@ -209,7 +218,7 @@ def test_ops_applied_while_the_new_state_loads_are_in_it(replica: Replica, prima
         replica.advance()
 
     primary.base.before_load = advance_meanwhile
-    assert replica.rebase_hotswap() == (4, 5)
+    assert replica.swaps.rebase_hotswap() == (4, 5)
     assert_at(replica, primary, 5)
 
 
@@ -229,7 +238,7 @@ def test_a_continuous_writer_does_not_keep_a_hot_swap_from_ending(
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        base_seq, visible_seq = replica.rebase_hotswap()
+        base_seq, visible_seq = replica.swaps.rebase_hotswap()
     finally:
         stop.set()
         writer.join()
@@ -251,10 +260,10 @@ def test_two_rebases_at_once_leave_the_newer_base(replica: Replica, primary: Sma
         go_on.wait(10)
 
     primary.base.before_load = slow_once
-    first = threading.Thread(target=replica.rebase_hotswap)
+    first = threading.Thread(target=replica.swaps.rebase_hotswap)
     first.start()
     assert loading.wait(10)
-    second = threading.Thread(target=replica.rebase_hotswap)
+    second = threading.Thread(target=replica.swaps.rebase_hotswap)
     second.start()
     primary.commit(put(5, 50))
     primary.flush()
@@ -287,7 +296,7 @@ def test_a_gap_behind_the_newer_base_is_tolerated_where_it_is_new_enough(
     replica.advance()
     primary.flush()
     log.fault = Fault.GAP
-    assert replica.rebase_hotswap() == (4, 4)
+    assert replica.swaps.rebase_hotswap() == (4, 4)
 
 
 @pytest.mark.statement(52, 63, 67)
@@ -308,7 +317,7 @@ def test_a_state_older_than_the_served_one_is_refused(
     assert state_folders(tmp_path) == 1
 
 
-@pytest.mark.parametrize("rebase", [Replica.rebase, Replica.rebase_hotswap], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("rebase", SWAPS, ids=lambda way: way.__name__)
 def test_the_replica_s_own_history_bridges_a_gap_between_base_and_log(
     rebase: Rebase, replica: Replica, primary: SmallTable, log: FaultyLog
 ) -> None:
@@ -323,9 +332,7 @@ def test_the_replica_s_own_history_bridges_a_gap_between_base_and_log(
 
 
 @pytest.mark.statement(73)
-@pytest.mark.parametrize(
-    "recover", [Replica.recover_from_log_gap, Replica.advance_or_recover], ids=lambda way: way.__name__
-)
+@pytest.mark.parametrize("recover", [RECOVER, Replica.advance_or_recover], ids=lambda way: way.__name__)
 def test_recovery_needs_a_newer_base_even_where_the_history_would_do(
     recover: Rebase, replica: Replica, primary: SmallTable, log: FaultyLog
 ) -> None:  # to come back to the same seq would be no recovery
@@ -396,10 +403,10 @@ def test_a_base_that_cannot_be_loaded_leaves_the_old_state(
 
 @pytest.mark.statement(59)
 def test_the_default_deadline_is_60_seconds_and_none_is_none(replica: Replica) -> None:
-    assert replica.rebase_timeout == 60
-    replica.set_rebase_timeout(None)
-    assert replica.rebase_timeout is None
-    assert replica.rebase_hotswap() == (3, 3)
+    assert replica.swaps.rebase_timeout_seconds == 60
+    replica.swaps.rebase_timeout_seconds = None
+    assert replica.swaps.rebase_timeout_seconds is None
+    assert replica.swaps.rebase_hotswap() == (3, 3)
 
 
 @pytest.mark.statement(60, 61)
@@ -408,7 +415,7 @@ def test_a_log_that_says_nothing_costs_no_more_than_the_deadline(
     rebase: Rebase, replica: Replica, primary: SmallTable, log: FaultyLog, tmp_path: Path
 ) -> None:
     log.fault = Fault.HANG
-    replica.set_rebase_timeout(0.1)
+    replica.swaps.rebase_timeout_seconds = 0.1
     began = time.monotonic()
     with pytest.raises(TimedOut, match=f"{rebase.__name__} timed out"):  # type: ignore[attr-defined]
         rebase(replica)
@@ -416,7 +423,7 @@ def test_a_log_that_says_nothing_costs_no_more_than_the_deadline(
     assert replica.stats == ReplicaStats(3, 3, 0, 0, 0)
     assert_at(replica, primary, 3)
     log.fault = Fault.NONE
-    replica.set_rebase_timeout(60)
+    replica.swaps.rebase_timeout_seconds = 60
     rebase(replica)
 
 
@@ -427,9 +434,9 @@ def test_the_deadline_covers_the_base_too_and_a_late_base_is_dropped(
     go_on = threading.Event()
     primary.base.before_load = lambda: go_on.wait(10)
     log.fault = Fault.HANG  # a stream opened after the deadline must end too
-    replica.set_rebase_timeout(0.05)
+    replica.swaps.rebase_timeout_seconds = 0.05
     with pytest.raises(TimedOut):
-        replica.rebase_hotswap()
+        replica.swaps.rebase_hotswap()
     go_on.set()
     for thread in threading.enumerate():
         if thread.name == "rebase_hotswap-t":
@@ -442,11 +449,11 @@ def test_the_deadline_covers_the_base_too_and_a_late_base_is_dropped(
 def test_the_deadline_does_not_cover_the_wait_for_the_swap(replica: Replica, primary: SmallTable) -> None:
     primary.commit(put(4, 40))
     primary.flush()
-    replica.set_rebase_timeout(2.0)
+    replica.swaps.rebase_timeout_seconds = 2.0
     swapped: list[tuple[int, int]] = []
     loaded = threading.Event()
     primary.base.before_load = loaded.set
-    swap = threading.Thread(target=lambda: swapped.append(replica.rebase_hotswap()))
+    swap = threading.Thread(target=lambda: swapped.append(replica.swaps.rebase_hotswap()))
     with replica.still():
         swap.start()
         assert loaded.wait(10)
@@ -467,7 +474,7 @@ def test_closing_ends_a_rebase_under_way(primary: SmallTable, log: FaultyLog, wo
 
     def swap() -> None:
         try:
-            replica.rebase_hotswap()
+            replica.swaps.rebase_hotswap()
         except Closed as error:
             raised.append(error)
 

@@ -46,7 +46,7 @@ def primary(tmp_path: Path) -> SmallTable:
         closing(Replica.open(table.base, table.log(), workspace=workspace)) as replica,
     ):
         replica.advance()
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
     return table
 
 
@@ -167,7 +167,7 @@ def test_after_merge_on_read_was_swapped_in_nothing_is_left_to_go_on_with(
     primary: SmallTable, tmp_path: Path
 ) -> None:
     with served(primary, tmp_path) as table:
-        table.replica.rebase_hotswap()
+        table.replica.swaps.rebase_hotswap()
         assert table.replica.state.kind is StateKind.MERGE_ON_READ
     assert kept(tmp_path) == []
 
@@ -179,7 +179,7 @@ def test_a_state_that_is_built_anew_takes_the_place_of_the_one_before(
     with served(primary, tmp_path) as table:
         primary.commit(put(5, 50))
         until(lambda: table.replica.visible_seq == 5, "seq 5 is visible")
-        table.replica.merge_on_apply()
+        table.replica.swaps.merge_on_apply()
         assert before not in kept(tmp_path)
     with served(primary, tmp_path) as table:
         assert table.replica.history.low_water == 5

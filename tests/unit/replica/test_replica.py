@@ -132,7 +132,7 @@ def test_the_newest_seq_that_a_log_hints_at_bounds_nothing(
     log.latest_seq = lambda: hint  # type: ignore[method-assign]
     primary.commit(put(4, 40))
     replica.advance()
-    replica.rebase_hotswap()
+    replica.swaps.rebase_hotswap()
     assert replica.visible_seq == 4
     assert_same(rows_of(replica), primary.rows_at(4))
 
@@ -327,7 +327,7 @@ def test_filters_and_projection_reach_the_base_files(replica: Replica, primary: 
 def test_a_query_nobody_reads_lets_go_of_its_state(replica: Replica, primary: SmallTable) -> None:
     reader = replica.query("SELECT * FROM t")
     primary.flush()
-    replica.rebase()
+    replica.swaps.rebase()
     assert replica._slot.retired_count == 1
     del reader
     assert replica._slot.retired_count == 0
@@ -336,7 +336,7 @@ def test_a_query_nobody_reads_lets_go_of_its_state(replica: Replica, primary: Sm
 def test_a_query_that_fails_lets_go_of_its_state(replica: Replica, primary: SmallTable) -> None:
     with pytest.raises(Exception, match="nowhere"):
         replica.query("SELECT * FROM nowhere")
-    replica.rebase()
+    replica.swaps.rebase()
     assert replica._slot.retired_count == 0
 
 
@@ -344,7 +344,7 @@ def test_a_query_that_fails_lets_go_of_its_state(replica: Replica, primary: Smal
 def test_a_closed_replica_says_so_and_close_can_be_repeated(replica: Replica) -> None:
     replica.close()
     replica.close()
-    for call in (lambda: replica.get(1), replica.view, replica.advance, replica.rebase):
+    for call in (lambda: replica.get(1), replica.view, replica.advance, replica.swaps.rebase):
         with pytest.raises(Closed):
             call()
 

@@ -127,7 +127,7 @@ def test_a_newer_state_and_a_new_column_are_seen(
             return sorted_by_key(view.execute("SELECT * FROM t").read_all(), primary.schema)
 
     assert_same(shown(), primary.rows_at(replica.visible_seq))
-    replica.merge_on_apply()
+    replica.swaps.merge_on_apply()
     assert_same(shown(), primary.rows_at(replica.visible_seq))
     primary.add_column(Column("w", pa.int64(), True, 7))
     primary.commit(put(1, 1, 1, schema=primary.schema))
@@ -139,12 +139,12 @@ def test_a_newer_state_and_a_new_column_are_seen(
 def test_a_state_that_was_swapped_away_goes_while_sessions_stand(
     replica: Replica, primary: SmallTable, workspace: Workspace
 ) -> None:
-    replica.merge_on_apply()
+    replica.swaps.merge_on_apply()
     with view_of(workspace, t=replica) as view:
         view.execute("SELECT * FROM t").read_all()
     (old,) = (workspace.directory / "native").rglob("*.duckdb")
     assert workspace.standing_sessions._idle
-    replica.merge_on_apply()
+    replica.swaps.merge_on_apply()
     assert not old.exists() and str(old) not in open_files()
     with view_of(workspace, t=replica) as view:
         found = view.execute("SELECT * FROM t").read_all()

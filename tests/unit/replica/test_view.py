@@ -44,7 +44,7 @@ def apply(replica: Replica, primary: SmallTable) -> None:
 def rebase(replica: Replica, primary: SmallTable) -> None:
     primary.commit(delete(1))
     primary.flush()
-    replica.rebase_hotswap()
+    replica.swaps.rebase_hotswap()
 
 
 def swap_twice(replica: Replica, primary: SmallTable) -> None:
@@ -214,7 +214,7 @@ def test_a_view_knows_its_rows_until_other_ones_are_bound(
     replica: Replica, primary: SmallTable, is_native: bool
 ) -> None:
     if is_native:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
     with replica.view() as before:
         primary.commit(delete(2))
         replica.advance()
@@ -239,7 +239,7 @@ def test_views_that_are_opened_together_show_one_moment_while_ops_are_applied(
     replica: Replica, primary: SmallTable, workspace: Workspace, is_native: bool
 ) -> None:
     if is_native:
-        replica.merge_on_apply()
+        replica.swaps.merge_on_apply()
     is_over = threading.Event()
 
     def write() -> None:
@@ -278,7 +278,7 @@ def test_columns_that_differ_only_by_case_are_numbered_in_sql(workspace: Workspa
 def test_a_view_for_one_key_leaves_what_waits_and_shows_it(
     replica: Replica, primary: SmallTable, workspace: Workspace
 ) -> None:
-    replica.merge_on_apply()
+    replica.swaps.merge_on_apply()
     state = replica.state
     assert isinstance(state, NativeState)
     primary.commit(put(1, 100), delete(2), put(9, 90))
@@ -299,7 +299,7 @@ def test_a_view_for_one_key_is_as_new_as_the_table_where_that_is_newer(
     replica: Replica, primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is known of the key is looked up first; ops may be written before the transaction begins."""
-    replica.merge_on_apply()
+    replica.swaps.merge_on_apply()
     state = replica.state
     assert isinstance(state, NativeState)
     primary.commit(put(1, 100))

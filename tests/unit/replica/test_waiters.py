@@ -197,7 +197,7 @@ def test_a_wait_for_a_seq_ends_when_a_newer_base_brings_it(primary: SmallTable, 
     waiting = Waiting(replica, Demand("t", min_seq=5))
     primary.commit(put(4, 40), put(5, 50))
     primary.flush()
-    replica.rebase()
+    replica.swaps.rebase()
     waiting.over()
     assert (waiting.error, replica.visible_seq) == (None, 5)
 
