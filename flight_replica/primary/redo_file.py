@@ -35,25 +35,60 @@ class RedoFile:
 
     def __init__(self, directory: Path) -> None:
         """The file need not exist yet. Raises `OSError`."""
-        self._file = os.open(directory / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        _force_name(directory)
+        self._path = directory / FILE_NAME
+        self._file = self._open()
         self._is_failing = False  # said once, until it works again
+
+    def _open(self) -> int:
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _force_names(self._path.parent)
+        return file
 
     def put(self, record: RedoRecord) -> bool:
         """Make `record` durable in the place of the one before; False where the disk doesn't take it."""
         content = _encoded(record)
         try:
-            if os.pwrite(self._file, content, 0) < len(content):
-                raise OSError("the disk took a part of it")
-            os.fdatasync(self._file)
+            self._write(content)
+            if not self._is_in_place():
+                logger.warning("redo file made anew, as it was removed or replaced path=%s", self._path)
+                self._open_anew()
+                self._write(content)
         except OSError as error:
             if not self._is_failing:
                 logger.warning("redo record not written, commits go without it error=%s", error)
             self._is_failing = True
-            os.ftruncate(self._file, 0)  # lest a part of it counts: its transaction may yet fail
+            self._take_back()
             return False
         self._is_failing = False
         return True
+
+    def _write(self, content: bytes) -> None:
+        if os.pwrite(self._file, content, 0) < len(content):
+            raise OSError("the disk took a part of it")
+        os.fdatasync(self._file)
+
+    def _is_in_place(self) -> bool:
+        """Whether the next start will find this file."""
+        try:
+            return os.path.samestat(os.fstat(self._file), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def _open_anew(self) -> None:
+        before, self._file = self._file, self._open()
+        os.close(before)
+
+    def _take_back(self) -> None:
+        """Let no record count that was refused: its transaction may yet fail."""
+        try:
+            os.ftruncate(self._file, 0)
+            os.fsync(self._file)
+        except OSError:
+            try:
+                self._path.unlink(missing_ok=True)
+                _force_names(self._path.parent)
+            except OSError as error:
+                logger.error("redo record not taken back, the next start may find it error=%s", error)
 
     def read(self) -> RedoRecord | None:
         """The newest record; None without a whole one."""
@@ -70,8 +105,8 @@ class RedoFile:
         os.close(self._file)
 
 
-def _force_name(directory: Path) -> None:
-    """Let a file that was just made be found after a stop of the machine."""
+def _force_names(directory: Path) -> None:
+    """Let files that were just made be found after a stop of the machine, and those that went not."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 
 from flight_replica.errors import ConfigError, Unavailable
-from flight_replica.primary import store
+from flight_replica.primary import redo_file, store
 from flight_replica.primary.engine import Engine
 from flight_replica.primary.redo_file import FILE_NAME, RedoFile
 from flight_replica.primary.transaction import Changes, WriteTransaction
@@ -305,3 +305,87 @@ def test_a_store_of_the_format_before_is_taken_over(engine: Engine) -> None:
         assert content(again)["t"][0] == [(1, "x")]
         with closing(again.session()) as session:
             assert session.execute('SELECT format_version FROM "$meta"').fetchall() == [(3,)]
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_suffix(".old"))
+
+
+def replace(path: Path) -> None:
+    shutil.copy(path, path.with_suffix(".old"))
+    path.with_suffix(".old").replace(path)
+
+
+@pytest.mark.parametrize("lose_file", [remove, move, replace])
+def test_a_redo_file_that_is_lost_while_the_primary_runs_is_made_anew(
+    lose_file: Callable[[Path], None],
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    engine.write("INSERT INTO t VALUES (1, 'x')")
+    content(engine)
+    lose_file(engine.directory / FILE_NAME)
+    held = HeldStore(engine, monkeypatch)
+    engine.write("INSERT INTO t VALUES (2, 'y')")
+    copy = copy_of(engine.directory, tmp_path / "copy")
+    held.release()
+    with closing(Engine.open(copy)) as again:
+        assert content(again) == content(engine)
+    assert "redo file made anew" in caplog.text
+
+
+def test_commits_go_without_a_redo_file_that_can_not_be_made_anew(engine: Engine, tmp_path: Path) -> None:
+    engine.write("INSERT INTO t VALUES (1, 'x')")
+    moved = engine.directory.rename(tmp_path / "moved")
+    engine.write("INSERT INTO t VALUES (2, 'y')")
+    expected = content(engine)
+    with closing(Engine.open(copy_of(moved, tmp_path / "copy"))) as again:
+        assert content(again) == expected
+
+
+def fail(*_: object, **__: object) -> None:
+    raise OSError("the disk is failing")
+
+
+def test_a_refused_write_does_not_come_back_where_its_record_can_not_be_cut_off(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk says no after it has taken all of the record, and the store can't commit either."""
+
+    def fail_to_store(_: object) -> None:
+        raise duckdb.IOException("the disk is failing")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(redo_file.os, "fdatasync", fail)
+        failing.setattr(redo_file.os, "ftruncate", fail)
+        engine.write("INSERT INTO t VALUES (1, 'x')")  # the store has it
+        failing.setattr(engine._writer, "_store", fail_to_store)
+        with pytest.raises(Unavailable, match="the primary's store failed"):
+            engine.write("INSERT INTO t VALUES (2, 'y')")
+    expected = content(engine)
+    engine.close()
+    with closing(Engine.open(engine.directory)) as again:
+        assert content(again) == expected
+
+
+def test_a_redo_file_that_fails_in_every_way_says_so_and_works_again(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as failing:
+        for name in ("fdatasync", "ftruncate", "unlink"):
+            failing.setattr(redo_file.os, name, fail)
+        engine.write("INSERT INTO t VALUES (1, 'x')")
+    assert "redo record not taken back, the next start may find it" in caplog.text
+    content(engine)
+    held = HeldStore(engine, monkeypatch)
+    engine.write("INSERT INTO t VALUES (2, 'y')")
+    copy = copy_of(engine.directory, tmp_path / "copy")
+    held.release()
+    with closing(Engine.open(copy)) as again:
+        assert content(again) == content(engine)
