@@ -24,10 +24,11 @@ _log = logging.getLogger(__name__)
 # A native table is built anew, in key order, when so many ops have been applied to it: at least so many …
 REBUILD_OPS_MIN = 500_000
 REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slower then (benchmarks/results).
-# DuckDB folds the write-ahead log in when nobody reads. Where somebody always does, a new file bounds it,
-# once it is larger than this and than this part of the table's file.
+# DuckDB takes the write-ahead log into the file at 16 MiB, but not while somebody reads what is older than an
+# UPDATE, as of a column that was added (native_record.py). A new file bounds it then, once it is larger than
+# this and than this part of the table's file.
 LOG_BYTES_MIN = 24 << 20
-LOG_SHARE = 6  # it goes on growing while the new file is written: docs/decisions/0016
+LOG_SHARE = 6  # it goes on growing while the new file is written
 NATIVE_GROWTH = 3  # a native copy takes up to this times its Parquet files, and as much while it is rebuilt
 
 

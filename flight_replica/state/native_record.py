@@ -1,6 +1,8 @@
 """What a native state's file says of itself: whose rows it holds, and how far; committed with them.
 
-Tables of the file: `rows` (columns `c0, c1, …`), `position` and `about`, of one row each.
+Tables of the file: `rows` (columns `c0, c1, …`), `position` and `about`, of one row each. What changes
+again and again is deleted and inserted: while anybody may read a row as it was before an UPDATE, DuckDB
+doesn't take its write-ahead log into the file.
 """
 
 from __future__ import annotations
@@ -79,7 +81,31 @@ def create(
 
 
 def write_base(session: duckdb.DuckDBPyConnection, database: str, base_seq: int, base_version: int) -> None:
-    session.execute(f"UPDATE {database}.about SET base_seq = ?, base_version = ?", [base_seq, base_version])
+    ((*others, is_lower_bound),) = session.execute(
+        f"DELETE FROM {database}.about RETURNING format, program, lineage, table_schema, is_lower_bound"
+    ).fetchall()
+    session.execute(
+        f"INSERT INTO {database}.about VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [*others, base_seq, base_version, is_lower_bound],
+    )
+
+
+def write_position(
+    session: duckdb.DuckDBPyConnection,
+    database: str,
+    seq: int,
+    commit_time_us: int,
+    op_count: int,
+    row_count: int,
+) -> None:
+    """`op_count` ops more were applied."""
+    ((columns, applied, since_copied),) = session.execute(
+        f"DELETE FROM {database}.position RETURNING column_count, ops_applied, ops_since_copied"
+    ).fetchall()
+    session.execute(
+        f"INSERT INTO {database}.position VALUES (?, ?, ?, ?, ?, ?)",
+        [seq, commit_time_us, columns, applied + op_count, since_copied + op_count, row_count],
+    )
 
 
 def write_schema(session: duckdb.DuckDBPyConnection, database: str, schema: TableSchema) -> None:

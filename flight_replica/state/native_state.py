@@ -186,10 +186,8 @@ class NativeState:
         count = sum(map(len, pieces))
         with self._noticing_damage(), transaction(self._connection, committing):
             row_count = self._counted.row_count + (self._replace(pieces) if pieces else 0)
-            self._connection.execute(
-                f"UPDATE {self._database}.position SET seq = ?, commit_time_us = ?, "
-                "ops_applied = ops_applied + ?, ops_since_copied = ops_since_copied + ?, row_count = ?",
-                [through, commit_time_us, count, count, row_count],
+            native_record.write_position(
+                self._connection, self._database, through, commit_time_us, count, row_count
             )
         self._counted = CountNow(through, commit_time_us, row_count)
 

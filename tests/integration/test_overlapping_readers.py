@@ -28,7 +28,7 @@ from tests.processes import until
 ROWS = 300_000
 BATCH = 10_000
 OPS = 3_000_000  # six times as many as a native state is worn after
-BYTES_MAX = 192 << 20  # of two files, one of them with half a million ops in its write-ahead log
+BYTES_MAX = 64 << 20  # of two files, one of them with rows of half a million ops, deleted ones too
 
 
 def batches(count: int) -> Iterator[pa.RecordBatch]:

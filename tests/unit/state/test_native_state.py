@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from pathlib import Path
+from random import Random
 
 import duckdb
 import numpy as np
@@ -21,6 +23,7 @@ from flight_replica.errors import SchemaMismatch, Unavailable
 from flight_replica.schema import Column, TableSchema
 from flight_replica.state import native_state as native_module
 from flight_replica.state.native_build import NativeBuild
+from flight_replica.state.native_files import FILE_SETTINGS
 from flight_replica.state.native_state import NativeState
 from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.workspace import Workspace
@@ -253,7 +256,7 @@ def test_a_batch_that_fails_leaves_the_count(workspace: Workspace, tmp_path: Pat
     base = base_of(ID_V, tmp_path, pa.array([1], pa.int64()), pa.array([10], pa.int64()))
     with native_state(base, workspace) as state:
         with workspace.session() as other:
-            other.execute(f"BEGIN; UPDATE {state._database}.position SET seq = 9")
+            other.execute(f"BEGIN; DELETE FROM {state._database}.position")
             state.apply(op_batch(ID_V, [(2, *put(2, 2))]), 2)
             with pytest.raises(Unavailable, match=r"can't be written to the native state: .*[Cc]onflict"):
                 state.settle()
@@ -317,6 +320,50 @@ def test_a_checkpoint_leaves_row_groups_with_deleted_rows_as_they_lie(
         state._connection.execute(f"CHECKPOINT {state._database}")
         assert state._connection.execute(lie).fetchall() == before
         assert state.row_count == 240_000
+
+
+def test_the_log_of_writes_goes_into_the_file_under_readers_that_always_overlap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each goes on reading its own moment, whatever was written since: ops, or the name of a base."""
+    settings = (*FILE_SETTINGS, "SET GLOBAL checkpoint_threshold = '64KiB'")
+    monkeypatch.setattr("flight_replica.state.workspace.FILE_SETTINGS", settings)
+    ids, random = pa.array(range(5000), pa.int64()), Random(7)
+    model = {key: key for key in range(5000)}
+    views: deque[tuple[duckdb.DuckDBPyConnection, dict[int, int]]] = deque()
+    log_sizes = []
+    with (
+        closing(Workspace()) as workspace,
+        native_state(base_of(ID_V, tmp_path, ids, ids), workspace) as state,
+    ):
+        for seq in range(2, 22):
+            puts = {random.randrange(6000): seq for _ in range(400)}
+            deletes = [key for key in (random.randrange(6000) for _ in range(100)) if key not in puts]
+            model = {key: v for key, v in (model | puts).items() if key not in deletes}
+            ops = [*(put(*row) for row in puts.items()), *(delete(key) for key in deletes)]
+            state.apply(op_batch(ID_V, [(seq, *op) for op in ops]), seq)
+            state.stand_on(seq, seq)
+            session = workspace.session()
+            session.execute("BEGIN TRANSACTION READ ONLY")
+            views.append((session, model))
+            _assert_shows(state, views[-1])
+            if len(views) > 5:
+                _assert_shows(state, views[0])
+                views.popleft()[0].close()
+            log_sizes.append(state.file.log_byte_count)
+        assert max(log_sizes) < 96 << 10 and log_sizes != sorted(log_sizes)
+        while views:
+            _assert_shows(state, views[0])
+            views.popleft()[0].close()
+
+
+def _assert_shows(state: NativeState, view: tuple[duckdb.DuckDBPyConnection, dict[int, int]]) -> None:
+    """The session's transaction sees these rows."""
+    session, rows = view
+    position = state.position(session)
+    assert position.row_count == len(rows)
+    found = session.sql(state.relation(position)).to_arrow_table().to_pydict()
+    assert dict(zip(found["id"], found["v"], strict=True)) == rows
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.string()])
