@@ -1,9 +1,9 @@
 """`FileWriter`: writes the file of a native state in a DuckDB database of its own, whose threads may yield.
 
 To sort and write a table takes all cores for seconds. In the process's own database that work stands in one
-queue with the queries. Here it has threads of its own, which can run at low priority (Linux): then they take
-what queries and applies leave, and all cores where there is nothing else to do (docs/decisions/0016). The
-memory that it took goes back to the system with it.
+queue with the queries. Here it has threads of its own, which can give way: they are half as many then, of low
+priority (Linux), and take what queries and applies leave (docs/decisions/0016). The memory that it took goes
+back to the system with it.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from flight_replica.state.native_files import FILE_SETTINGS, NativeFile
 from flight_replica.state.writing import transaction
 
 NICENESS = 5  # a third of the weight of a thread of ordinary priority, where both want one core
+THREAD_SHARE = 2  # where it gives way it has this part of the threads of the process's database
 MEMORY_SHARE = 2  # it may have this part of what the process's database may have …
 MEMORY_MIN = 256 << 20  # … or as much, up to this: a sort needs some for each thread, however small it is
 
@@ -73,7 +74,13 @@ class FileWriter(Generic[T]):
                 self._connection.interrupt()
 
     def _write(self) -> T:
-        ((spill,),) = self._database.cursor().execute("SELECT current_setting('temp_directory')").fetchall()
+        ((spill, threads),) = (
+            self._database.cursor()
+            .execute("SELECT current_setting('temp_directory'), current_setting('threads')")
+            .fetchall()
+        )
+        # A thread that is given a core has it for some milliseconds, however low its priority is.
+        share = [f"SET GLOBAL threads = {max(1, threads // THREAD_SHARE)}"] if self._gives_way else []
         whole = database_memory(self._database.cursor).limit
         limit = max(whole // MEMORY_SHARE, min(whole, MEMORY_MIN))
         with closing(
@@ -81,7 +88,7 @@ class FileWriter(Generic[T]):
                 readable=[self._file.path.parent],
                 memory_limit=f"{limit}B",
                 temp_directory=Path(f"{spill}-{self._name}"),
-                settings=FILE_SETTINGS,
+                settings=[*FILE_SETTINGS, *share],
             )
         ) as connection:
             connection.execute(f"ATTACH {literal(str(self._file.path))} AS {self._name}")

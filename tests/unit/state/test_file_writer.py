@@ -15,7 +15,7 @@ import pytest
 
 from flight_replica.errors import Closed
 from flight_replica.sql.memory import database_memory
-from flight_replica.state.file_writer import MEMORY_SHARE, NICENESS, FileWriter
+from flight_replica.state.file_writer import MEMORY_SHARE, NICENESS, THREAD_SHARE, FileWriter
 from flight_replica.state.native_files import NativeFile
 from flight_replica.state.workspace import Workspace
 from tests.processes import until
@@ -73,6 +73,21 @@ def test_only_its_own_threads_give_way(workspace: Workspace, gives_way: bool) ->
     assert (during[0], own) == (lower, {lower})
     after = others()
     assert {thread: before[thread] for thread in after.keys() & before.keys()}.items() <= after.items()
+
+
+@pytest.mark.parametrize("gives_way", [True, False])
+def test_where_it_gives_way_it_leaves_half_of_the_threads_to_others(
+    workspace: Workspace, gives_way: bool
+) -> None:
+    def threads(connection: duckdb.DuckDBPyConnection) -> int:
+        ((count,),) = connection.execute("SELECT current_setting('threads')").fetchall()
+        return int(count)
+
+    file = file_in(workspace)
+    writer = FileWriter(workspace.database, "made", file, threads, gives_way=gives_way)
+    whole = threads(workspace.session)
+    assert writer.run() == (max(1, whole // THREAD_SHARE) if gives_way else whole)
+    file.let_go()
 
 
 def memory_limit_of(workspace: Workspace) -> int:
