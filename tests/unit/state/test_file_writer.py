@@ -85,7 +85,8 @@ def test_where_it_gives_way_it_leaves_half_of_the_threads_to_others(
 
     file = file_in(workspace)
     writer = FileWriter(workspace.database, "made", file, threads, gives_way=gives_way)
-    whole = threads(workspace.session)
+    with closing(workspace.session()) as session:
+        whole = threads(session)
     assert writer.run() == (max(1, whole // THREAD_SHARE) if gives_way else whole)
     file.let_go()
 
