@@ -3,9 +3,10 @@
 Each write is a function over a `WriteTransaction`. If one of a group fails, the group is rolled back
 and each is run again in a transaction of its own, so that only the failing one fails. A write is
 answered once it is durable and followers were told. A small one is durable when its redo record is
-(redo_file.py); the store commits it right afterwards, and whoever reads the store waits for that (`settle`).
-Another one is durable with the store's COMMIT. A write whose client is gone, or whose time is over, is not
-begun, or is interrupted and undone.
+(redo_file.py); the store commits it when followers have had time to take it, or sooner where anybody
+wants the store: a reader, who waits for it (`settle`), or the next write. Another one is durable with the
+store's COMMIT. A write whose client is gone, or whose time is over, is not begun, or is interrupted and
+undone.
 """
 
 from __future__ import annotations
@@ -28,7 +29,12 @@ from flight_replica.primary.redo_file import RedoFile
 from flight_replica.primary.transaction import Changes, WriteTransaction
 
 logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+# About what a commit takes to reach a replica's clients. The store's COMMIT keeps a core busy for as long,
+# which they lack where they are on the same machine (docs/decisions/0015).
+FOLLOWERS_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,8 @@ class Writer:
         self.committing = threading.Lock()  # nothing is committed while somebody else holds it
         self._settled = threading.Event()  # the store has what was told, or it is owed
         self._settled.set()
+        self._is_store_wanted = threading.Event()  # by somebody who would wait for what isn't in it yet
+        self._told: WriteTransaction | None = None  # the store has yet to commit it
         self._owed: RedoRecord | None = None  # told, but the store could not commit it
         self._is_closed = False
         self._interrupting = threading.Lock()
@@ -96,6 +104,7 @@ class Writer:
             if self._is_closed:
                 raise Closed("the primary is closed")
             self._queue.put(write)  # type: ignore[arg-type]
+            self._is_store_wanted.set()
         if ending is not None:
             ending.on_end(lambda: self._end(write))  # type: ignore[arg-type]
         try:
@@ -117,7 +126,9 @@ class Writer:
 
         Raises `Unavailable` where the store can't take it, `Closed`.
         """
-        self._settled.wait()
+        if not self._settled.is_set():
+            self._is_store_wanted.set()
+            self._settled.wait()
         if self._owed is not None:
             self.submit(lambda tx: None)
 
@@ -127,7 +138,7 @@ class Writer:
         while True:
             self.settle()
             with self.committing:
-                if self._owed is None:
+                if self._owed is None and self._settled.is_set():
                     yield
                     return
 
@@ -141,6 +152,7 @@ class Writer:
             if not self._is_closed:
                 self._is_closed = True
                 self._queue.put(None)
+                self._is_store_wanted.set()
         self._thread.join()
 
     def _run(self) -> None:
@@ -148,8 +160,13 @@ class Writer:
             while (group := self._next_group()) is not None:
                 if group := [write for write in group if write.future.set_running_or_notify_cancel()]:
                     self._commit(group)
+                    self._leave_time()
+                    self._store_told()
         finally:
-            self._refuse_the_rest()
+            try:
+                self._store_told()
+            finally:
+                self._refuse_the_rest()
 
     def _next_group(self) -> list[_Write[object]] | None:
         """The writes of the next transaction; None at the end. Blocks."""
@@ -195,7 +212,7 @@ class Writer:
         if is_stored:
             self._tell(group, results, transaction.changes)
         else:
-            self._tell_and_store(group, results, transaction)
+            self._tell_before_storing(group, results, transaction)
 
     def _try(self, group: list[_Write[object]]) -> tuple[list[object], WriteTransaction, bool]:
         """The results of `group`, durable, and whether that is so in the store already, or in the redo file.
@@ -230,35 +247,43 @@ class Writer:
         for write, result in zip(group, results, strict=True):
             write.future.set_result(result)
 
-    def _tell_and_store(
+    def _tell_before_storing(
         self, group: list[_Write[object]], results: list[object], transaction: WriteTransaction
     ) -> None:
         """Whoever is told, and then reads the store, waits until it has it, too."""
         with self.committing:
+            self._is_store_wanted.clear()
             self._settled.clear()
-            try:
-                self._tell(group, results, transaction.changes)
-            finally:
-                try:
-                    self._store_at_last(transaction)
-                finally:
-                    self._settled.set()
+            self._told = transaction
+            self._tell(group, results, transaction.changes)
 
-    def _store_at_last(self, transaction: WriteTransaction) -> None:
+    def _leave_time(self) -> None:
+        """Let followers take what they were told of, while nobody wants the store."""
+        if self._told is not None and self._held_back is None and self._queue.empty():
+            self._is_store_wanted.wait(FOLLOWERS_SECONDS)
+
+    def _store_told(self) -> None:
         """Commit what is durable already; where that fails it is owed."""
-        try:
-            self._store(transaction)
-        except duckdb.Error as error:
-            self._owed = RedoRecord.of(transaction.changes)
-            logger.warning("newest commit not in the store yet error=%s", error)
-            self._roll_back()
+        transaction, self._told = self._told, None
+        if transaction is None:
+            return
+        with self.committing:
+            try:
+                self._store(transaction)
+            except duckdb.Error as error:
+                self._owed = RedoRecord.of(transaction.changes)
+                logger.warning("newest commit not in the store yet error=%s", error)
+                self._roll_back()
+            finally:
+                self._settled.set()
 
     def _store(self, transaction: WriteTransaction) -> None:
         transaction.write_positions()
         self._connection.execute("COMMIT")
 
     def _pay(self) -> None:
-        """Let the store have what it owes. Raises `duckdb.Error` where it still can't take it."""
+        """Let the store have what it lacks. Raises `duckdb.Error` where it still can't take it."""
+        self._store_told()
         if self._owed is not None:
             with self.committing:
                 redo(self._connection, self._owed)

@@ -15,11 +15,12 @@ import duckdb
 import pytest
 
 from flight_replica.errors import ConfigError, Unavailable
-from flight_replica.primary import redo_file, store
+from flight_replica.primary import redo_file, store, writer
 from flight_replica.primary.engine import Engine
 from flight_replica.primary.redo_file import FILE_NAME, RedoFile
 from flight_replica.primary.transaction import Changes, WriteTransaction
 from tests.faults import full_disk
+from tests.processes import until
 
 BYTES = 1 << 22
 CREATE = "CREATE TABLE t (id BIGINT PRIMARY KEY, a VARCHAR)"
@@ -88,6 +89,55 @@ def test_writers_and_followers_are_told_first_and_readers_of_the_store_wait(
         assert not wait([reader, together], timeout=0.2).done
         held.release()
         assert reader.result()["t"][0] == together.result()["t"][0] == [(1, "x")]
+
+
+@pytest.mark.parametrize(
+    "want",
+    [
+        content,
+        content_of_a_still_store,
+        lambda engine: engine.write("DELETE FROM t"),
+        lambda engine: engine.close(),
+    ],
+    ids=["reader", "still", "write", "close"],
+)
+def test_followers_have_time_until_somebody_wants_the_store(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, want: Callable[[Engine], object]
+) -> None:
+    monkeypatch.setattr(writer, "FOLLOWERS_SECONDS", 3600.0)
+    engine.write("INSERT INTO t VALUES (1, 'x')")
+    with closing(engine.session_now()) as store_as_it_is:
+        rows = f"SELECT id FROM {engine.table('t').rows}"
+        assert store_as_it_is.execute(rows).fetchall() == []
+        want(engine)
+    engine.close()
+    with closing(Engine.open(engine.directory)) as again:
+        assert next(again.feed("t").read(0, None, BYTES).records()).seq == 1
+
+
+def test_writes_that_fail_together_are_not_held_up_by_followers(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "FOLLOWERS_SECONDS", 3600.0)
+    entered, let_go = threading.Event(), threading.Event()
+
+    def hold(tx: WriteTransaction) -> None:
+        entered.set()
+        assert let_go.wait(60)
+
+    with ThreadPoolExecutor(4) as pool:
+        pool.submit(engine.submit, hold, is_alone=True)
+        assert entered.wait(60)
+        sql = (
+            "INSERT INTO t VALUES (1, 'x')",
+            "INSERT INTO t VALUES (1, 'y')",
+            "INSERT INTO t VALUES (2, 'z')",
+        )
+        writes = [pool.submit(engine.write, text) for text in sql]
+        until(lambda: engine._writer._queue.qsize() == len(sql), "they wait together")
+        let_go.set()
+        assert sum(write.exception() is not None for write in writes) == 1
+    assert len(content(engine)["t"][0]) == 2
 
 
 def test_a_process_that_is_killed_in_between_has_it_at_its_next_start(
