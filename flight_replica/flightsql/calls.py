@@ -1,8 +1,8 @@
 """Calls under way, and the one thread that notices when a client is gone or a deadline has passed.
 
 pyarrow tells a handler nothing of a vanished client, and asking `context.is_cancelled()` after the call
-has ended is a segmentation fault. So calls are looked at under the lock that `call_completed` takes to
-forget them.
+has ended is a segmentation fault. So calls are looked at under the lock that `Calls.forget` takes, which
+comes before that end.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ T = TypeVar("T")
 TICK_SECONDS = 0.02  # a vanished client is noticed after about this
 HOUSEKEEPING_SECONDS = 0.5
 SHUTTING_DOWN = "the server is shutting down"
+
+_nothing = bool  # written in C, does nothing with what it is called with
 
 
 class Peer(Protocol):
@@ -74,11 +76,13 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
         self.session = session
         self._headers = headers
         self.request_id = request_id_of(self.header(HEADER))
-        self._reply_headers = {**reply_headers, HEADER: self.request_id}
+        # These two are called by pyarrow, on a thread that is new to Python each time. To run a function in
+        # Python maps memory for such a thread and gives it back; what is written in C does without.
+        self.sending_headers: Callable[[], Mapping[str, str]]
+        self.sending_headers = {**reply_headers, HEADER: self.request_id}.copy
+        self.call_completed: Callable[[Exception | None], object] = _nothing
         self._lock = threading.Lock()
         self._interrupts: list[Callable[[], None]] = []
-        self._under_way = threading.Lock()  # held until the RPC is over
-        self._under_way.acquire()
         self._on_completed: list[Callable[[], None]] = []
 
     def header(self, name: str) -> str | None:
@@ -204,31 +208,24 @@ class Call(flight.ServerMiddleware):  # type: ignore[misc]
     def on_completed(self, callback: Callable[[], None]) -> None:
         """Call `callback` once the RPC is over, however it ended."""
         self._on_completed.append(callback)
-
-    def wait_completed(self, seconds: float) -> bool:
-        """Whether the RPC is over, after waiting for that up to so long."""
-        is_over = self._under_way.acquire(timeout=seconds)
-        if is_over:
-            self._under_way.release()
-        return is_over
+        self.call_completed = self.completed
 
     def check(self) -> None:
         """Raise the reason to end, if there is one."""
         if self._reason is not None:
             raise self._reason
 
-    # --- called by pyarrow ------------------------------------------------------------------------
+    def handled(self) -> None:
+        """Its handler has returned; unless something is to be done when the RPC is over, that was all."""
+        if not self._on_completed:
+            self._calls.forget(self)
 
-    def sending_headers(self) -> dict[str, str]:
-        return self._reply_headers
-
-    def call_completed(self, exception: Exception | None) -> None:
+    def completed(self, exception: Exception | None = None) -> None:
+        """The RPC is over."""
         self._calls.forget(self)
-        try:
-            for callback in self._on_completed:
-                callback()
-        finally:
-            self._under_way.release()
+        self.call_completed = _nothing  # or it would hold itself
+        for callback in self._on_completed:
+            callback()
 
 
 class Stalled(TimedOut):

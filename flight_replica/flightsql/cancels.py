@@ -40,6 +40,7 @@ class _Run:
     plan: Plan
     owner: str
     call: Call
+    over: threading.Event
 
 
 class Running:
@@ -55,14 +56,18 @@ class Running:
 
     def add(self, handle: bytes, plan: Plan, call: Call) -> None:
         """`plan` is run by `call`; when that completes it is closed, also where it never began to run."""
+        run = _Run(plan, call.user.name, call, threading.Event())
         with self._lock:
-            self._runs[handle] = _Run(plan, call.user.name, call)
-        call.on_completed(lambda: self._completed(handle, plan))
+            self._runs[handle] = run
+        call.on_completed(lambda: self._completed(handle, run))
 
-    def _completed(self, handle: bytes, plan: Plan) -> None:
+    def _completed(self, handle: bytes, run: _Run) -> None:
         with self._lock:
             self._runs.pop(handle, None)
-        plan.close()
+        try:
+            run.plan.close()
+        finally:
+            run.over.set()
 
     def end(self, handle: bytes, owner: str) -> int | None:
         """End a run of this owner; the cancel's status, None where there is no such run."""
@@ -72,7 +77,7 @@ class Running:
             return None
         run.call.end(Cancelled("the statement was cancelled"))
         deadline = time.monotonic() + _ANSWER_SECONDS
-        while not run.call.wait_completed(_LOOK_SECONDS) and not run.plan.is_over:
+        while not run.over.wait(_LOOK_SECONDS) and not run.plan.is_over:
             if time.monotonic() >= deadline:
                 return int(_CANCELLING)
         return int(_CANCELLED)

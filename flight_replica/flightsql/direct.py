@@ -117,7 +117,7 @@ class DirectReads:
             call.check()  # why it was ended, where it was
             raise
         finally:
-            call.call_completed(None)
+            call.completed()
 
     def _shown(self, call: Call) -> str:
         """What leads to the call's session as it is now, after a SET too."""

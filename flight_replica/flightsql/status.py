@@ -14,7 +14,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from enum import StrEnum
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from pyarrow import flight
 
@@ -43,6 +43,9 @@ from flight_replica.errors import (
 from flight_replica.flightsql.texts import told
 from flight_replica.log.wire import encode_log_gap
 from flight_replica.logs.request import current_request, in_request, items_in_request, request_id_of
+
+if TYPE_CHECKING:
+    from flight_replica.flightsql.calls import Call
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -189,11 +192,15 @@ def boundary(handler: Callable[P, T]) -> Callable[P, T]:
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
         # Flight gives it first, behind `self`; a handshake has none.
         context = args[1] if len(args) > 1 and isinstance(args[1], flight.ServerCallContext) else None
-        with in_request(_request_id(context)):
+        call = _call(context)
+        with in_request(None if call is None else call.request_id):
             try:
                 return handler(*args, **kwargs)
             except Exception as error:
                 raise _raised(error, handler.__name__, context) from None
+            finally:
+                if call is not None:
+                    call.handled()
 
     return guarded
 
@@ -202,7 +209,8 @@ def guarded_stream(
     batches: Iterator[T], where: str, context: flight.ServerCallContext | None = None
 ) -> Iterator[T]:
     """The same items, raising nothing but what `as_flight_error` makes. Closes `batches` with itself."""
-    request_id = _request_id(context)
+    call = _call(context)
+    request_id = None if call is None else call.request_id
     try:
         yield from items_in_request(request_id, batches)
     except Exception as error:
@@ -210,9 +218,8 @@ def guarded_stream(
             raise _raised(error, where, context) from None
 
 
-def _request_id(context: flight.ServerCallContext | None) -> str | None:
-    call = None if context is None else context.get_middleware(MIDDLEWARE)
-    return None if call is None else str(call.request_id)
+def _call(context: flight.ServerCallContext | None) -> Call | None:
+    return None if context is None else context.get_middleware(MIDDLEWARE)
 
 
 def _raised(error: Exception, where: str, context: flight.ServerCallContext | None) -> Exception:
