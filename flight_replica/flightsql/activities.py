@@ -7,7 +7,7 @@ from both where it is. It is how an operator sees a statement and ends it. What 
 from __future__ import annotations
 
 import logging
-import os
+import random
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -38,7 +38,6 @@ logger = logging.getLogger(__name__)
 
 _GONE = "the client has gone"
 _NO_SECONDS = dict.fromkeys(Phase, 0.0)
-_ID_BYTES = 4  # short enough to be typed
 
 
 Moment = tuple[int, float]  # µs since 1970, and monotonic seconds
@@ -100,7 +99,7 @@ class Activities:
             activity.end(None)
 
     def _new_id(self) -> str:
-        return os.urandom(_ID_BYTES).hex()
+        return f"{random.getrandbits(32):08x}"  # short enough to be typed, and no secret
 
     def ended(self, activity: Activity, record: QueryRecord) -> None:
         """Forget it, and tell the observers."""

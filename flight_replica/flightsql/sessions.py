@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 import threading
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from flight_replica.errors import LimitExceeded, SessionExpired
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.options import OptionValue, is_read_option
+from flight_replica.flightsql.secret_names import secret_name
 
 COOKIE = "arrow_flight_session_id"
 EXPIRED_COOKIE = f"{COOKIE}=; Max-Age=0"
@@ -102,7 +102,7 @@ class Sessions:
         if token is not None:
             session = self.of_token(token, user)
             return replace(session, is_lost=session.is_lost or (is_lost and not session.values))
-        session_id = os.urandom(_ID_BYTES).hex()
+        session_id = secret_name().hex()
         return Session(session_id, user, is_kept=cookie is not None, needs_cookie=True, is_lost=is_lost)
 
     def of_token(self, token: str, user: str = "") -> Session:

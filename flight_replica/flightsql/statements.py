@@ -6,7 +6,6 @@ others they aren't there. A plan is handed out once.
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +18,7 @@ from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.parameters import NO_PARAMETERS
 from flight_replica.flightsql.planning import Statement
 from flight_replica.flightsql.plans import Plan
-
-_HANDLE_BYTES = 16
+from flight_replica.flightsql.secret_names import secret_name
 
 
 @dataclass(slots=True)
@@ -70,7 +68,7 @@ class Statements:
 
     def keep(self, plan: Plan, owner: str = "") -> bytes:
         """The handle under which `plan` can be fetched once. Raises `Busy`, then it is closed."""
-        handle = secrets.token_bytes(_HANDLE_BYTES)
+        handle = secret_name()
         with self._lock:
             is_full = len(self._waiting) >= self._limits.planned_max
             if not is_full:
@@ -101,7 +99,7 @@ class Statements:
         self, statement: Statement, owner: str = "", transaction_id: bytes = b"", sql: str = ""
     ) -> bytes:
         """The handle of a new prepared statement. Raises `LimitExceeded`."""
-        handle = secrets.token_bytes(_HANDLE_BYTES)
+        handle = secret_name()
         with self._lock:
             if len(self._prepared) >= self._limits.prepared_max:
                 raise LimitExceeded(

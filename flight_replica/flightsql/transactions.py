@@ -7,7 +7,6 @@ moment: pins.py. How writes are collected: the service.
 
 from __future__ import annotations
 
-import secrets
 import threading
 import time
 from collections import Counter, OrderedDict
@@ -28,12 +27,11 @@ from flight_replica.errors import (
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.options import Isolation
 from flight_replica.flightsql.pins import OpenViews, PinnedViews, Pins, open_all
+from flight_replica.flightsql.secret_names import secret_name
 from flight_replica.flightsql.service import Ending, PendingWrites, Service, WriteResult
 from flight_replica.sql.view import View
 
 __all__ = ["Transaction", "Transactions"]
-
-_ID_BYTES = 16
 
 
 class Transaction:
@@ -208,7 +206,7 @@ class Transactions:
     def begin(self, owner: str, origin: str) -> bytes:
         """The id of a new transaction; nobody can guess it. Raises `LimitExceeded`."""
         transaction = Transaction(owner, origin, self._pins, self._limits, self._now())
-        transaction_id = secrets.token_bytes(_ID_BYTES)
+        transaction_id = secret_name()
         with self._lock:
             if len(self._open) >= self._limits.transactions_max:
                 self._make_room()
