@@ -280,7 +280,7 @@ class KnownPlan(_PinsNothing):
         self.schema = with_position(schema, positions)
         self.app_metadata = encode_positions(positions)
         self._rows = pa.Table.from_arrays(columns, schema=self.schema)
-        self.bytes_so_far: int = self._rows.get_total_buffer_size()
+        self.bytes_so_far: int = self._rows.nbytes
 
     def answer(self, call: Call) -> pa.Table | None:
         return self._rows
