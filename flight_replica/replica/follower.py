@@ -30,7 +30,7 @@ from flight_replica.replica.replica import Replica
 
 _log = logging.getLogger(__name__)
 
-FOLD_SECONDS = 1.0  # a fold costs about the same for 1000 ops as for 10 000; until then they wait in memory
+FOLD_SECONDS = 1.0  # a fold costs about the same for 1000 ops as for 10 000, so they wait, unless many do
 
 
 class Follower:
@@ -49,6 +49,7 @@ class Follower:
         self._base_backoff = Backoff(BackoffConfig(first_seconds=1.0, max_seconds=60.0))
         self._stop = threading.Event()
         self._rebase_wanted = threading.Event()
+        self._fold_wanted = threading.Event()
         self._resumed = threading.Event()  # by an operator, or it is to end
         self.ended = threading.Event()  # following is over, for the reason in `end_reason`
         self.end_reason: ReplicaError | None = None
@@ -67,6 +68,7 @@ class Follower:
         self._stop.set()
         self._resumed.set()
         self._rebase_wanted.set()
+        self._fold_wanted.set()
         self._replica.end_sources()
         for thread in self._threads:
             thread.join()
@@ -139,8 +141,11 @@ class Follower:
                 if _newest(replica) > seen:  # parts come in also where whole commits can't be written
                     backoff.reset()
                 self._say("")
-                if replica.is_loaded and replica.state.tail_bytes > replica.settings.tail_bytes_max:
-                    self._rebase_wanted.set()
+                if replica.is_loaded:
+                    if replica.state.is_settling_due:
+                        self._fold_wanted.set()
+                    if replica.state.tail_bytes > replica.settings.tail_bytes_max:
+                        self._rebase_wanted.set()
         if not self._stop.is_set():
             replica.change_schema(replica.log.schema)
 
@@ -170,7 +175,10 @@ class Follower:
 
     def _fold(self) -> None:
         was_worn = False
-        while not self._stop.wait(FOLD_SECONDS):
+        while not self._stop.is_set():
+            self._fold_wanted.wait(FOLD_SECONDS)
+            if self._stop.is_set():
+                return
             try:
                 self._replica.settle()
             except Closed:
@@ -180,12 +188,14 @@ class Follower:
                 self._say(str(error), "fold")
                 if self._replica.swaps.wants_examining:
                     self._rebase_wanted.set()
+                self._stop.wait(FOLD_SECONDS)
             else:
                 self._say("", "fold")
                 is_worn = self._replica.swaps.is_worn
                 if is_worn and not was_worn:  # its log grows fast; where that fails there is no hurry
                     self._rebase_wanted.set()
                 was_worn = is_worn
+            self._fold_wanted.clear()  # what came meanwhile isn't much
 
     # --- newer bases ------------------------------------------------------------------------------
 

@@ -154,6 +154,10 @@ class NativeState:
             self._journal.close()
             raise
 
+    @property
+    def is_settling_due(self) -> bool:
+        return self._recent.is_half_full
+
     def settle(self) -> None:
         """Put what waits into the table. Raises `Unavailable` where the file can't take it."""
         if not self._recent.is_waiting:

@@ -128,6 +128,10 @@ class ParquetState:
     def apply(self, ops: pa.RecordBatch | pa.Table, through: int, commit_time_us: int = 0) -> None:
         self._tail.apply(concat(pieces_of(ops), ops.schema), through, commit_time_us)
 
+    @property
+    def is_settling_due(self) -> bool:
+        return False
+
     def settle(self) -> None:
         """Nothing waits."""
 

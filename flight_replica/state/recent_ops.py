@@ -18,7 +18,7 @@ from flight_replica.state.journal import Journal, JournalRecord
 
 __all__ = ["RecentOps"]
 
-WAITING_OPS_MAX = 10_000  # ops that the table doesn't hold yet; more at once go there directly …
+WAITING_OPS_MAX = 20_000  # ops that the table doesn't hold yet; more at once go there directly …
 WAITING_BYTES_MAX = 16 << 20
 KEPT_OPS_MAX = 50_000  # … and ops altogether
 KEPT_BYTES_MAX = 64 << 20
@@ -48,6 +48,11 @@ class RecentOps:
     def is_waiting(self) -> bool:
         """Whether the table is behind `through`."""
         return self._taken < self.through
+
+    @property
+    def is_half_full(self) -> bool:
+        """Whether half of what may wait does."""
+        return self._waiting_ops * 2 >= WAITING_OPS_MAX or self._waiting_bytes * 2 >= WAITING_BYTES_MAX
 
     def seen_through(self) -> int:
         """`through`, once the table shows nothing newer: see `overtaken`."""

@@ -110,6 +110,11 @@ class ReplicaState(Protocol):
         """
         ...
 
+    @property
+    def is_settling_due(self) -> bool:
+        """Whether so much waits for `settle` that what comes soon may have to wait for it, too."""
+        ...
+
     def settle(self) -> None:
         """A transaction that begins after this sees at least what `visible_seq` stood for before it.
 

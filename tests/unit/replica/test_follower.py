@@ -27,6 +27,7 @@ from flight_replica.replica.follower import Follower
 from flight_replica.replica.replica import Replica
 from flight_replica.replica.stats import ReplicaSettings
 from flight_replica.schema import Column
+from flight_replica.state import recent_ops
 from flight_replica.state.workspace import Workspace
 from tests.bases import LINEAGE, FaultyLog, SmallTable, assert_same, delete, put, sorted_by_key
 from tests.processes import until
@@ -243,6 +244,20 @@ def test_close_ends_following(primary: SmallTable, workspace: Workspace) -> None
     with following(primary, workspace) as (_, follower, _):
         pass
     assert isinstance(follower.end_reason, Closed)
+
+
+def test_what_waits_in_memory_is_written_before_so_much_waits_that_ops_would_wait_for_it(
+    primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "FOLD_SECONDS", 3600)
+    monkeypatch.setattr(recent_ops, "WAITING_OPS_MAX", 4)
+    with following(primary, workspace) as (replica, _, _):
+        replica.swaps.merge_on_apply()
+        primary.commit(put(1, 10))
+        primary.commit(put(2, 20))
+        until(lambda: replica.visible_seq == primary.seq, "both are visible")
+        until(lambda: not replica.state.is_settling_due, "both are written")
+        reach(replica, primary)
 
 
 def test_that_the_newest_rows_cannot_be_written_is_told_until_they_are(
