@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 from flight_replica.errors import Closed, Unavailable
 from flight_replica.state.state import ReplicaState
+
+_log = logging.getLogger(__name__)
 
 
 class StateSlot:
@@ -44,8 +47,7 @@ class StateSlot:
         with self._lock:
             self._pins[id(state)] -= 1
             ended = self._end(id(state)) if id(state) in self._retired else None
-        if ended is not None:
-            ended.close()
+        _close(ended)
 
     def swap(self, state: ReplicaState) -> None:
         """Make `state` the current one and let the old one go with its last reader."""
@@ -55,8 +57,7 @@ class StateSlot:
             old, self._current = self._current, state
             self._pins[id(state)] = 0
             ended = self._retire(old)
-        if ended is not None:
-            ended.close()
+        _close(ended)
 
     def close(self) -> None:
         """No further pins; the current state goes with its last reader. Idempotent."""
@@ -64,8 +65,7 @@ class StateSlot:
             self._is_closed = True
             old, self._current = self._current, None
             ended = self._retire(old)
-        if ended is not None:
-            ended.close()
+        _close(ended)
 
     @property
     def retired_count(self) -> int:
@@ -83,3 +83,13 @@ class StateSlot:
             return None
         del self._pins[key]
         return self._retired.pop(key)
+
+
+def _close(state: ReplicaState | None) -> None:
+    """A failure is told in the log: the last reader has no part in it, nor has the state that serves."""
+    if state is None:
+        return
+    try:
+        state.close()
+    except Exception:
+        _log.exception("old state not closed")

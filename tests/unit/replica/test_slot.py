@@ -16,9 +16,12 @@ class FakeState:
 
     def __init__(self) -> None:
         self.closes = 0
+        self.error: Exception | None = None
 
     def close(self) -> None:
         self.closes += 1
+        if self.error is not None:
+            raise self.error
 
 
 def new_state() -> tuple[FakeState, ReplicaState]:
@@ -85,3 +88,19 @@ def test_a_swap_into_a_closed_slot_is_refused_and_its_state_stays_the_caller_s()
     with pytest.raises(Closed):
         slot.swap(state)
     assert fake.closes == 0
+
+
+def test_a_state_that_can_not_be_closed_hits_neither_the_new_one_nor_its_last_reader(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    slot = StateSlot("")
+    states = [new_state() for _ in range(4)]
+    for fake, state in states:
+        fake.error = OSError("in use")
+        slot.swap(state)
+    pinned = slot.pin()
+    slot.close()
+    slot.release(pinned)
+    assert [fake.closes for fake, _ in states] == [1, 1, 1, 1]
+    assert slot.retired_count == 0
+    assert caplog.text.count("old state not closed") == 4
