@@ -18,7 +18,7 @@ from flight_replica.schema import TableSchema
 from flight_replica.sql.bound import bound_values
 from flight_replica.sql.parsed import Parsed
 from flight_replica.sql.types import equal_key_sql, sql_type
-from flight_replica.state.key_places import KeyPlaces, Span
+from flight_replica.state.key_places import KeyPlaces, NewSession, Span
 from flight_replica.state.op_rows import column_names
 from flight_replica.state.python_times import is_in_us, time_maker
 from flight_replica.state.state import Row
@@ -37,10 +37,11 @@ _Found = tuple[Any, ...]  # a row by Python's values, times as µs, and one valu
 class KeyLookup:
     """Of one table under one schema, with internal column names. Thread-safe."""
 
-    def __init__(self, schema: TableSchema, table: str) -> None:
+    def __init__(self, schema: TableSchema, table: str, new_session: NewSession) -> None:
+        """`new_session`: as for `KeyPlaces`."""
         self._schema = schema
         self._codec = KeyCodec(schema)
-        self._places = KeyPlaces(schema, table)
+        self._places = KeyPlaces(schema, table, new_session)
         self._has_plain_key = all(_is_plain(column.type) for column in schema.key_columns)
         names = column_names(schema)
         keys = [schema.names.index(name) for name in schema.primary_key]
@@ -109,7 +110,7 @@ class KeyLookup:
         rows = self._anywhere.run(session, values).fetchall()
         assert len(rows) <= 1, f"a key stands {len(rows)} times"
         for row in rows:
-            self._places.missed(session, row[-1], monotonic() - began)
+            self._places.missed(row[-1], monotonic() - began)
             return tuple(row)
         return None
 
@@ -139,7 +140,7 @@ class KeyLookup:
         rows = session.sql(self._anywhere_sql, params=values).to_arrow_table()
         assert len(rows) <= 1, f"a key stands {len(rows)} times"
         for row_id in rows.column(rows.num_columns - 1).to_pylist():
-            self._places.missed(session, row_id, monotonic() - began)
+            self._places.missed(row_id, monotonic() - began)
         return rows.drop_columns(rows.column_names[-1:])
 
     def _bound(self, key: _Values) -> list[object]:

@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import duckdb
@@ -31,6 +31,7 @@ __all__ = ["KeyPlaces"]
 _log = logging.getLogger(__name__)
 
 Span = tuple[int, int]  # the first and the last row id
+NewSession = Callable[[], duckdb.DuckDBPyConnection]
 
 SAMPLE_ROWS = 2048  # what DuckDB reads at once
 SAMPLES_MAX = 65_536
@@ -50,8 +51,10 @@ _Numbers = npt.NDArray[np.uint64]
 class KeyPlaces:
     """Of one table under one schema. Thread-safe. Looks on a thread of its own, until `close`."""
 
-    def __init__(self, schema: TableSchema, table: str) -> None:
+    def __init__(self, schema: TableSchema, table: str, new_session: NewSession) -> None:
+        """`new_session` makes what looks use, from any thread; nobody else closes it."""
         self._table = table
+        self._new_session = new_session
         self._codec = KeyCodec(schema)
         self._key = TableSchema(schema.key_columns, schema.primary_key)
         names = [f"c{schema.names.index(name)}" for name in schema.primary_key]
@@ -80,8 +83,8 @@ class KeyPlaces:
         other = places.among_others(number)
         return places.among_ordered(number) if other is None else (other, other)
 
-    def missed(self, session: duckdb.DuckDBPyConnection, row_id: int, seconds: float) -> None:
-        """The row at `row_id` was found in the whole table, on `session`, which took `seconds`.
+    def missed(self, row_id: int, seconds: float) -> None:
+        """The row at `row_id` was found in the whole table, which took `seconds`.
 
         Once that has happened for as long as it takes, the table is looked at anew: then lookups and looks
         together take at most twice as long as lookups alone would.
@@ -92,7 +95,7 @@ class KeyPlaces:
             self._missed_seconds += seconds
             if self._looker is not None or self._missed_seconds < self._look_seconds:
                 return
-            self._session = session.cursor()
+            self._session = self._new_session()
             self._looker = threading.Thread(target=self._run, name=f"key-places-{self._table}", daemon=True)
             self._looker.start()
 

@@ -75,7 +75,7 @@ class NativeState:
         self.is_lower_bound = record.is_lower_bound
         self._rows = OpRows(record.schema)
         self._keys = KeyCodec(record.schema)
-        self._lookup = KeyLookup(record.schema, f"{database}.rows")
+        self._lookup = KeyLookup(record.schema, f"{database}.rows", connection.cursor)
         self._journal = file.journal()
         self._recent = RecentOps(at.seq, at.commit_time_us, self._journal)
         self._folding = threading.Lock()  # held by whoever writes on the connection
@@ -285,7 +285,7 @@ class NativeState:
         self.schema = schema
         self._rows = OpRows(schema)
         self._lookup.close()
-        self._lookup = KeyLookup(schema, f"{self._database}.rows")
+        self._lookup = KeyLookup(schema, f"{self._database}.rows", self._connection.cursor)
 
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         return StatePosition(*self._position.run(session).fetchall()[0])

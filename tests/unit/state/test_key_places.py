@@ -55,9 +55,9 @@ def wait_for_look(places: KeyPlaces) -> None:
         looker.join()
 
 
-def miss(places: KeyPlaces, session: duckdb.DuckDBPyConnection, row_id: int, seconds: float = 1.0) -> None:
+def miss(places: KeyPlaces, row_id: int, seconds: float = 1.0) -> None:
     """Tell of a row that was found late, and wait for the look at the table, if that brings one."""
-    places.missed(session, row_id, seconds)
+    places.missed(row_id, seconds)
     wait_for_look(places)
 
 
@@ -65,19 +65,19 @@ def looked_at(
     session: duckdb.DuckDBPyConnection, schema: TableSchema = ID_V
 ) -> Callable[[object], Span | None]:
     """The guesses for single keys after one look at the table."""
-    places, codec = KeyPlaces(schema, "rows"), KeyCodec(schema)
-    miss(places, session, 0)
+    places, codec = KeyPlaces(schema, "rows", session.cursor), KeyCodec(schema)
+    miss(places, 0)
     return lambda key: places.guess(codec.encode_row([key]))
 
 
 def test_nothing_is_known_before_lookups_took_as_long_as_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_places, "PATIENCE_SECONDS", 1.0)
     session = table("SELECT range AS c0, range AS c1 FROM range(100)")
-    places, key = KeyPlaces(ID_V, "rows"), KeyCodec(ID_V).encode_row([5])
+    places, key = KeyPlaces(ID_V, "rows", session.cursor), KeyCodec(ID_V).encode_row([5])
     for seconds in (0.5, 0.25, 0.125):
-        miss(places, session, 5, seconds)
+        miss(places, 5, seconds)
         assert places.guess(key) is None
-    miss(places, session, 5, 0.25)
+    miss(places, 5, 0.25)
     assert places.guess(key) == (5, 5)
 
 
@@ -120,12 +120,12 @@ def test_the_table_is_not_looked_at_for_rows_of_which_a_look_could_not_tell(
 ) -> None:
     monkeypatch.setattr(key_places, "OTHERS_MAX", 100)
     session = table("SELECT range AS c0, 0 AS c1 FROM range(1000)")
-    places = KeyPlaces(ID_V, "rows")
-    miss(places, session, 0)
+    places = KeyPlaces(ID_V, "rows", session.cursor)
+    miss(places, 0)
     known = places._places
-    miss(places, session, 5000)
+    miss(places, 5000)
     assert places._places is known
-    miss(places, session, 1010)
+    miss(places, 1010)
     assert places._places is not known
 
 
@@ -169,8 +169,8 @@ def test_long_texts_are_no_samples() -> None:
     number = "CAST(range // 100 AS INTEGER)"
     text = f"repeat(chr(97 + {number}), 120 + {number}) || printf('%03d', range)"
     session = table(f"SELECT {text} AS c0, 0 AS c1 FROM range(1000)")
-    places = KeyPlaces(schema, "rows")
-    miss(places, session, 0)
+    places = KeyPlaces(schema, "rows", session.cursor)
+    miss(places, 0)
     assert places.guess(KeyCodec(schema).encode_row(["b"])) is not None
     assert places._places is not None
     assert all(isinstance(key, bytes) and len(key) <= 130 for key in places._places.keys)
@@ -185,9 +185,9 @@ ENDLESS_SQL = (
 
 def endless(session: duckdb.DuckDBPyConnection) -> KeyPlaces:
     """Places that are looked for without an end."""
-    places = KeyPlaces(ID_V, "rows")
+    places = KeyPlaces(ID_V, "rows", session.cursor)
     places._samples_sql = ENDLESS_SQL
-    places.missed(session, 0, 1.0)
+    places.missed(0, 1.0)
     assert places._looker is not None
     return places
 
@@ -197,7 +197,7 @@ def test_lookups_go_on_while_the_table_is_looked_at() -> None:
     with closing(endless(session)) as places:
         looker = places._looker
         for row in range(100):
-            places.missed(session, row, 1.0)
+            places.missed(row, 1.0)
             assert places.guess(KeyCodec(ID_V).encode_row([row])) is None
         assert places._looker is looker, "there is more than one look at once"
 
@@ -209,21 +209,37 @@ def test_closing_ends_a_look_and_there_is_none_after_it() -> None:
     assert looker is not None
     places.close()
     assert not looker.is_alive()
-    places.missed(session, 0, 1.0)
+    places.missed(0, 1.0)
     assert places._looker is None
     places.close()
 
 
 def test_a_look_that_fails_is_told_and_comes_again(caplog: pytest.LogCaptureFixture) -> None:
     session = table("SELECT range AS c0, 0 AS c1 FROM range(1000)")
-    places, key = KeyPlaces(ID_V, "rows"), KeyCodec(ID_V).encode_row([7])
+    places, key = KeyPlaces(ID_V, "rows", session.cursor), KeyCodec(ID_V).encode_row([7])
     session.execute("ALTER TABLE rows RENAME TO others")
-    miss(places, session, 0)
+    miss(places, 0)
     assert "key places not found out table=rows" in caplog.text
     assert places.guess(key) is None
     session.execute("ALTER TABLE others RENAME TO rows")
-    miss(places, session, 0)
+    miss(places, 0)
     assert places.guess(key) == (7, 7)
+
+
+def test_a_reader_that_fails_leaves_a_look_alone(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row has a time that Python doesn't have, and was found late, so that the table is looked at."""
+    schema = TableSchema((Column("id", pa.int64(), False), Column("at", pa.timestamp("us"))), ("id",))
+    far = pa.array([2**62] * 100, pa.int64()).view(pa.timestamp("us"))
+    with native_state(base_of(schema, tmp_path, pa.array(range(100), pa.int64()), far), workspace) as state:
+        places = places_of(state)
+        monkeypatch.setattr(places, "_samples_sql", ENDLESS_SQL)
+        for _ in range(2):
+            with pytest.raises(OverflowError):
+                state.get([7])
+            assert places._looker is not None
+            assert places._looker.is_alive()
 
 
 # --- lookups ----------------------------------------------------------------------------------------
