@@ -31,7 +31,7 @@ from flight_replica.flightsql.observing import (
 from flight_replica.position import TablePosition
 
 if TYPE_CHECKING:
-    from flight_replica.flightsql.calls import Call
+    from flight_replica.flightsql.call import Call
     from flight_replica.flightsql.plans import Item, Plan
 
 logger = logging.getLogger(__name__)

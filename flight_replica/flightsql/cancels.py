@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from flight_replica._pb import flight_cancel_pb2 as base_pb
 from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.errors import Cancelled, InvalidStatement, StatementNotFound
-from flight_replica.flightsql.calls import Call
+from flight_replica.flightsql.call import Call
 from flight_replica.flightsql.commands import pack, parsed, unpack
 from flight_replica.flightsql.plans import Plan
 from flight_replica.flightsql.statements import Handles

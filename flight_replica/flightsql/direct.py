@@ -16,11 +16,12 @@ import pyarrow as pa
 from flight_replica.errors import InvalidStatement, ReadOnly
 from flight_replica.flightsql.activities import Activities
 from flight_replica.flightsql.auth import Login
-from flight_replica.flightsql.calls import Call, Calls
+from flight_replica.flightsql.call import Call
+from flight_replica.flightsql.calls import Calls
+from flight_replica.flightsql.checking import Write
 from flight_replica.flightsql.front import Front
 from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.parameters import NO_PARAMETERS
-from flight_replica.flightsql.planning import Write
 from flight_replica.flightsql.plans import Item
 from flight_replica.flightsql.sessions import COOKIE
 from flight_replica.position import TablePosition
@@ -80,8 +81,8 @@ class DirectReads:
         with self._call(login, caller, peer, session, headers) as call:
             front = self._front.seen_by(call.user)
             with self._activities.planning(call, sql) as activity:
-                planner = front.planner
-                statement = planner.prepare(sql, call) if bound.num_columns else planner.check(sql)
+                planner, checks = front.planner, front.planner.checks
+                statement = checks.prepare(sql, call) if bound.num_columns else checks.check(sql)
                 if isinstance(statement, Write):
                     raise ReadOnly("only reading is possible here; write through a Flight SQL client")
                 plan = activity.planned(planner.plan(statement, bound, call))

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flight_replica.errors import Busy, LimitExceeded, TableNotFound, Unavailable
-from flight_replica.flightsql.calls import TICK_SECONDS, Call
+from flight_replica.flightsql.call import TICK_SECONDS, Call
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.service import Service
 from flight_replica.position import TablePosition

@@ -16,12 +16,13 @@ import pyarrow as pa
 
 from flight_replica.errors import LimitExceeded, ReplicaError
 from flight_replica.flightsql import feeds
-from flight_replica.flightsql.calls import Call, Slots
+from flight_replica.flightsql.call import Call
 from flight_replica.flightsql.explained import without_directories
 from flight_replica.flightsql.functions import Relation
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.service import WriteResult
+from flight_replica.flightsql.slots import Slots
 from flight_replica.flightsql.streams import batch_rows, cut, fitted
 from flight_replica.log.feed import TableFeed
 from flight_replica.log.source import FeedMark

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from flight_replica.errors import InvalidStatement, Unavailable
-from flight_replica.flightsql.calls import Call
+from flight_replica.flightsql.call import Call
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.options import ReadOptions
 from flight_replica.flightsql.pins import PinnedViews, Pins, open_all

@@ -12,7 +12,7 @@ from pyarrow import flight
 
 from flight_replica._pb import flight_session_pb2 as pb
 from flight_replica.errors import InvalidStatement
-from flight_replica.flightsql.calls import Call
+from flight_replica.flightsql.call import Call
 from flight_replica.flightsql.commands import parsed
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.options import OptionValue, check_option, is_read_option

@@ -1,4 +1,4 @@
-"""Handles: plans that wait for their DoGet, and prepared statements. What both stand for: planning.py.
+"""Handles: plans that wait for their DoGet, and prepared statements. See plans.py, checking.py.
 
 Handles are random, so that nobody can guess another client's, and belong to the user who made them: to
 others they aren't there. A plan is handed out once.
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from flight_replica.errors import Busy, LimitExceeded, StatementNotFound
+from flight_replica.flightsql.checking import Statement
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.parameters import NO_PARAMETERS
-from flight_replica.flightsql.planning import Statement
 from flight_replica.flightsql.plans import Plan
 from flight_replica.flightsql.secret_names import secret_name
 

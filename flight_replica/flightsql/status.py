@@ -45,7 +45,7 @@ from flight_replica.log.wire import encode_log_gap
 from flight_replica.logs.request import current_request, in_request, items_in_request, request_id_of
 
 if TYPE_CHECKING:
-    from flight_replica.flightsql.calls import Call
+    from flight_replica.flightsql.call import Call
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")

@@ -12,6 +12,7 @@ import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -30,6 +31,9 @@ from flight_replica.flightsql.pins import OpenViews, PinnedViews, Pins, open_all
 from flight_replica.flightsql.secret_names import secret_name
 from flight_replica.flightsql.service import Ending, PendingWrites, Service, WriteResult
 from flight_replica.sql.view import View
+
+if TYPE_CHECKING:
+    from flight_replica.flightsql.call import Call
 
 __all__ = ["Transaction", "Transactions"]
 
@@ -259,6 +263,16 @@ class Transactions:
                 "the transaction in which the statement was prepared has ended; prepare it again"
             )
         return found
+
+    def join(self, call: Call, transaction_id: bytes) -> None:
+        """Make the call's statement part of a transaction; empty: of none. Raises `TransactionNotFound`."""
+        if transaction_id:
+            call.transaction = self.find(transaction_id, call.user.name)
+
+    def join_as(self, call: Call, transaction_id: bytes) -> None:
+        """As `join`, of a prepared statement that belongs to that transaction."""
+        if transaction_id:
+            call.transaction = self.of_prepared(transaction_id, call.user.name, call.origin)
 
     def commit(self, transaction_id: bytes, owner: str) -> Mapping[str, int]:
         """table -> last seq. After a `Conflict` the transaction is still there, to be rolled back."""

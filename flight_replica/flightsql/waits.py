@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from flight_replica.errors import TableNotFound, Unavailable
-from flight_replica.flightsql.calls import Call
+from flight_replica.flightsql.call import Call
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.observing import Phase
 from flight_replica.flightsql.options import ReadOptions, Resolve

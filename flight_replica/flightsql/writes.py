@@ -10,11 +10,12 @@ from pyarrow import flight
 
 from flight_replica._pb import flight_sql_pb2 as pb
 from flight_replica.errors import InvalidStatement, ReadOnly
-from flight_replica.flightsql.calls import Call
+from flight_replica.flightsql.call import Call
+from flight_replica.flightsql.checking import Write
 from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.observing import QueryKind
 from flight_replica.flightsql.parameters import NO_PARAMETERS, read_bound, whole_stream
-from flight_replica.flightsql.planning import Planner, Write
+from flight_replica.flightsql.planning import Planner
 from flight_replica.flightsql.service import IngestMode, Service, WriteResult
 from flight_replica.flightsql.session_sql import SessionChange
 from flight_replica.flightsql.statements import Handles
@@ -76,7 +77,7 @@ class Puts:
         return bytes(result.SerializeToString())
 
     def _run(self, sql: str, context: flight.ServerCallContext) -> bytes:
-        statement = self._planner.check(sql)
+        statement = self._planner.checks.check(sql)
         if isinstance(statement, SessionChange):
             _call(context).change_session(statement.values)
             return bytes(pb.DoPutUpdateResult(record_count=0).SerializeToString())

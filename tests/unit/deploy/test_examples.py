@@ -19,7 +19,7 @@ from flight_replica.cli import _parser
 from flight_replica.config import ServeConfig, load
 from flight_replica.config.sections import Lifecycle
 from flight_replica.config.settings import settings_of
-from flight_replica.flightsql.server import CLOSE_SECONDS
+from flight_replica.flightsql.doors import CLOSE_SECONDS
 from flight_replica.http.probes import probe_routes
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"

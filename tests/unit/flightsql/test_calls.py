@@ -9,7 +9,8 @@ from contextlib import closing
 import pytest
 
 from flight_replica.flightsql.auth import Login, OpenLogins
-from flight_replica.flightsql.calls import Call, Calls
+from flight_replica.flightsql.call import Call
+from flight_replica.flightsql.calls import Calls
 from flight_replica.flightsql.handshake import Handshakes
 from flight_replica.flightsql.limits import DEFAULT_LIMITS
 from flight_replica.flightsql.sessions import Sessions

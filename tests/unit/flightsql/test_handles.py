@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from flight_replica.errors import Busy, StatementNotFound
-from flight_replica.flightsql.calls import Call
+from flight_replica.flightsql.call import Call
+from flight_replica.flightsql.checking import Write
 from flight_replica.flightsql.limits import ServerLimits
-from flight_replica.flightsql.planning import Write
 from flight_replica.flightsql.plans import Item
 from flight_replica.flightsql.statements import Statements
 

@@ -10,8 +10,9 @@ from typing import cast
 import pytest
 
 from flight_replica.errors import Busy
-from flight_replica.flightsql.calls import Call, Slots
+from flight_replica.flightsql.call import Call
 from flight_replica.flightsql.limits import DEFAULT_LIMITS, LiveLimits, ServerLimits
+from flight_replica.flightsql.slots import Slots
 
 
 class _Waits:
