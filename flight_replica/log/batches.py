@@ -43,11 +43,13 @@ def gathered(pieces: Sequence[pa.RecordBatch], row_count: int) -> list[pa.Record
     """All rows of `pieces`, small ones joined until each piece but the last has `row_count` rows."""
     found: list[pa.RecordBatch] = []
     small: list[pa.RecordBatch] = []
+    count = 0  # of rows in `small`
     for piece in pieces:
         small.append(piece)
-        if sum(map(len, small)) >= row_count:
+        count += len(piece)
+        if count >= row_count:
             found.append(concat(small, piece.schema))
-            small = []
+            small, count = [], 0
     return [*found, concat(small, small[0].schema)] if small else found
 
 
