@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from decimal import Decimal
+from itertools import chain
 from pathlib import Path
 from random import Random
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -344,6 +346,22 @@ def test_rows_are_found_where_they_got_other_row_ids(state: NativeState) -> None
     assert state.get([139_999]) is None
     while places_of(state).guess(codec.encode_row([150_000])) != (row_id, row_id):  # soon
         assert state.get([150_000]) == {"id": 150_000, "v": 0}
+
+
+def test_keys_of_one_tag_are_told_apart(state: NativeState) -> None:
+    """Their hashes differ in the lower half alone, which isn't kept."""
+    to_next_hash = pow(int(key_places._SPREAD), -1, 2**64)
+    firsts = [2**63 + 300_000 + number for number in range(50)]  # as in pk_bytes: 300 000 and up
+    pairs = [(first, (first + to_next_hash) % 2**64) for first in firsts]
+    tags = key_places._tags(np.array(pairs, np.uint64))
+    assert (tags[:, 0] == tags[:, 1]).sum() >= 49, "the tags aren't forced to collide"
+    values = {number - 2**63: place for place, number in enumerate(chain(*pairs))}
+    state.apply(op_batch(ID_V, [(2, *put(key, value)) for key, value in values.items()]), 2)
+    state.settle()
+    for _ in range(3):  # the first time the whole table is asked
+        for key, value in values.items():
+            assert state.get([key]) == {"id": key, "v": value}
+            wait_for_look(places_of(state))
 
 
 def test_a_row_that_moves_while_it_is_looked_for_is_found(state: NativeState) -> None:
