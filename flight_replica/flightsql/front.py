@@ -30,6 +30,6 @@ class Front:
         other = copy.copy(self)
         other.service = as_seen_by(user, self.service)
         other.planner = self.planner.over(other.service)
-        other.handles = self._statements.of(user.name)
+        other.handles = self._statements.of(user.name, user.read)
         other.puts = self.puts.over(other.service, other.planner, other.handles)
         return other

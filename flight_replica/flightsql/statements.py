@@ -1,7 +1,8 @@
 """Handles: plans that wait for their DoGet, and prepared statements. See plans.py, checking.py.
 
 Handles are random, so that nobody can guess another client's, and belong to the user who made them: to
-others they aren't there. A plan is handed out once.
+others they aren't there. A plan is handed out once, and only while its user may read what he could when it
+was made.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from flight_replica.flightsql.limits import ServerLimits
 from flight_replica.flightsql.parameters import NO_PARAMETERS
 from flight_replica.flightsql.plans import Plan
 from flight_replica.flightsql.secret_names import secret_name
+from flight_replica.flightsql.users import EVERY_TABLE, TableNames
 
 
 @dataclass(slots=True)
@@ -37,6 +39,7 @@ class Prepared:
 class _Waiting:
     plan: Plan
     owner: str
+    readable: TableNames  # by its owner when it was made
     planned_at: float
 
 
@@ -50,9 +53,9 @@ class Statements:
         self._waiting: dict[bytes, _Waiting] = {}
         self._prepared: dict[bytes, Prepared] = {}
 
-    def of(self, owner: str) -> Handles:
-        """The handles of the user `owner`."""
-        return Handles(self, owner)
+    def of(self, owner: str, readable: TableNames = EVERY_TABLE) -> Handles:
+        """The handles of the user `owner`, who may read `readable` now."""
+        return Handles(self, owner, readable)
 
     @property
     def planned(self) -> int:
@@ -66,23 +69,23 @@ class Statements:
 
     # --- plans ------------------------------------------------------------------------------------
 
-    def keep(self, plan: Plan, owner: str = "") -> bytes:
+    def keep(self, plan: Plan, owner: str = "", readable: TableNames = EVERY_TABLE) -> bytes:
         """The handle under which `plan` can be fetched once. Raises `Busy`, then it is closed."""
         handle = secret_name()
         with self._lock:
             is_full = len(self._waiting) >= self._limits.planned_max
             if not is_full:
-                self._waiting[handle] = _Waiting(plan, owner, self._now())
+                self._waiting[handle] = _Waiting(plan, owner, readable, self._now())
         if is_full:
             plan.close()
             raise Busy(f"{self._limits.planned_max} planned statements wait to be fetched (planned_max)")
         return handle
 
-    def fetch(self, handle: bytes, owner: str = "") -> Plan:
+    def fetch(self, handle: bytes, owner: str = "", readable: TableNames = EVERY_TABLE) -> Plan:
         """The plan, which is its caller's from now on. Raises `StatementNotFound`."""
         with self._lock:
             waiting = self._waiting.get(handle)
-            if waiting is not None and waiting.owner != owner:
+            if waiting is not None and (waiting.owner, waiting.readable) != (owner, readable):
                 waiting = None
             if waiting is not None:
                 del self._waiting[handle]
@@ -170,15 +173,16 @@ class Statements:
 class Handles:
     """The handles of one user: what others made isn't there. Errors and limits are those of `Statements`."""
 
-    def __init__(self, statements: Statements, owner: str) -> None:
+    def __init__(self, statements: Statements, owner: str, readable: TableNames) -> None:
         self._statements = statements
         self._owner = owner
+        self._readable = readable
 
     def keep(self, plan: Plan) -> bytes:
-        return self._statements.keep(plan, self._owner)
+        return self._statements.keep(plan, self._owner, self._readable)
 
     def fetch(self, handle: bytes) -> Plan:
-        return self._statements.fetch(handle, self._owner)
+        return self._statements.fetch(handle, self._owner, self._readable)
 
     def prepare(self, statement: Statement, transaction_id: bytes = b"", sql: str = "") -> bytes:
         return self._statements.prepare(statement, self._owner, transaction_id, sql)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tests.accounts import write_users
 from tests.integration.flightsql.clients import RawClient
 from tests.integration.flightsql.conftest import ODD, ORDERS, Serve
 from tests.integration.flightsql.memory_service import MemoryService
+from tests.processes import until
 
 
 @pytest.fixture
@@ -339,3 +341,34 @@ def test_prepared_and_direct_updates_and_ingestion_are_held_to_the_same(
 
 def _orders(order_id: int) -> pa.Table:
     return pa.table({"id": [order_id], "item": ["i"], "price": [1.0]})
+
+
+def test_a_plan_that_waits_is_gone_with_the_right_to_read_its_table(
+    server: FlightSqlServer, users: Path
+) -> None:
+    header = (b"authorization", b"Basic " + b64encode(b"reader:pw"))
+    options = flight.FlightCallOptions(headers=[header])
+    with flight.connect(f"grpc://127.0.0.1:{server.port}") as client:
+        descriptor = flight.FlightDescriptor.for_command(
+            pack(pb.CommandStatementQuery(query="SELECT * FROM orders"))
+        )
+        info = client.get_flight_info(descriptor, options)
+        entries = json.loads(users.read_text())
+        entries["users"]["reader"]["read"] = ["odd"]
+        changed = users.with_suffix(".new")
+        changed.write_text(json.dumps(entries))
+        changed.replace(users)
+        until(lambda: is_refused(client, descriptor, options), "the right is gone")
+        with pytest.raises(KeyError, match="the ticket is unknown"):
+            client.do_get(info.endpoints[0].ticket, options).read_all()
+
+
+def is_refused(
+    client: flight.FlightClient, descriptor: flight.FlightDescriptor, options: flight.FlightCallOptions
+) -> bool:
+    """Whether the user may not read it now."""
+    try:
+        client.get_flight_info(descriptor, options)
+    except KeyError:
+        return True
+    return False
