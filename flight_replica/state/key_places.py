@@ -95,21 +95,22 @@ class KeyPlaces:
             self._missed_seconds += seconds
             if self._looker is not None or self._missed_seconds < self._look_seconds:
                 return
-            self._session = self._new_session()
-            self._looker = threading.Thread(target=self._run, name=f"key-places-{self._table}", daemon=True)
+            self._session = session = self._new_session()
+            self._looker = threading.Thread(
+                target=self._run, args=(session,), name=f"key-places-{self._table}", daemon=True
+            )
             self._looker.start()
 
-    def _run(self) -> None:
-        assert self._session is not None, "it looks on a session"
+    def _run(self, session: duckdb.DuckDBPyConnection) -> None:
         began = time.monotonic()
         try:
-            self._places = self._look(self._session)
+            self._places = self._look(session)
         except duckdb.Error as error:  # a later miss tries again
             if not self._is_closed:
                 _log.warning("key places not found out table=%s error=%s", self._table, error)
         finally:
             with self._lock:
-                self._session.close()
+                session.close()
                 self._looker = self._session = None
                 self._missed_seconds = 0.0
                 self._look_seconds = max(PATIENCE_SECONDS, time.monotonic() - began)

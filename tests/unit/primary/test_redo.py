@@ -370,6 +370,18 @@ def replace(path: Path) -> None:
     path.with_suffix(".old").replace(path)
 
 
+def assert_next_start_finds_a_commit(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, directory: Path
+) -> None:
+    """One that the redo file alone has."""
+    held = HeldStore(engine, monkeypatch)
+    engine.write("INSERT INTO t VALUES (2, 'y')")
+    copy = copy_of(engine.directory, directory / "copy")
+    held.release()
+    with closing(Engine.open(copy)) as again:
+        assert content(again) == content(engine)
+
+
 @pytest.mark.parametrize("lose_file", [remove, move, replace])
 def test_a_redo_file_that_is_lost_while_the_primary_runs_is_made_anew(
     lose_file: Callable[[Path], None],
@@ -381,12 +393,7 @@ def test_a_redo_file_that_is_lost_while_the_primary_runs_is_made_anew(
     engine.write("INSERT INTO t VALUES (1, 'x')")
     content(engine)
     lose_file(engine.directory / FILE_NAME)
-    held = HeldStore(engine, monkeypatch)
-    engine.write("INSERT INTO t VALUES (2, 'y')")
-    copy = copy_of(engine.directory, tmp_path / "copy")
-    held.release()
-    with closing(Engine.open(copy)) as again:
-        assert content(again) == content(engine)
+    assert_next_start_finds_a_commit(engine, monkeypatch, tmp_path)
     assert "redo file made anew" in caplog.text
 
 
@@ -433,9 +440,4 @@ def test_a_redo_file_that_fails_in_every_way_says_so_and_works_again(
         engine.write("INSERT INTO t VALUES (1, 'x')")
     assert "redo record not taken back, the next start may find it" in caplog.text
     content(engine)
-    held = HeldStore(engine, monkeypatch)
-    engine.write("INSERT INTO t VALUES (2, 'y')")
-    copy = copy_of(engine.directory, tmp_path / "copy")
-    held.release()
-    with closing(Engine.open(copy)) as again:
-        assert content(again) == content(engine)
+    assert_next_start_finds_a_commit(engine, monkeypatch, tmp_path)
