@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from uuid import UUID
@@ -137,28 +137,27 @@ class Replica:
 
     def begin_with(self, state: ReplicaState) -> None:
         """Make `state` the first one, joined with what was received meanwhile; closed when that fails."""
-        with self._writing:
-            try:
-                if state.visible_seq > self.history.newest_seq:
-                    self._restart_at(state.visible_seq)
-                replay(self.history, state, self.settings.commit_bytes_max)
-                self.swaps.native_states.keep(state, is_followed=not isinstance(self.log, NoLog))
-                self._slot.swap(state)
-            except BaseException:
-                state.close()
-                raise
-            self.change_schema(state.schema)
-            self._publish_state()
-        self.waiters.publish(state.visible_seq)
+        self._swap_in(state, lambda: replay(self.history, state, self.settings.commit_bytes_max))
 
     def adopt(self, state: ReplicaState) -> tuple[int, int]:
-        """Swap `state` in, once it has all that the old one shows; it is closed when that fails."""
+        """Swap `state` in, once it has all that the old one shows; it is closed when that fails.
+
+        Its (base_seq, visible_seq) then.
+        """
+
+        def catch_up_at_last() -> None:
+            catch_up(self, state)
+            if state.visible_seq > self.visible_seq:
+                self._check_held()
+            widen(state, self.history.schema)
+
+        return self._swap_in(state, catch_up_at_last)
+
+    def _swap_in(self, state: ReplicaState, make_ready: Callable[[], None]) -> tuple[int, int]:
+        """Make `state` the current one, once it is ready; it is closed when that fails."""
         with self._writing:
             try:
-                catch_up(self, state)
-                if state.visible_seq > self.visible_seq:
-                    self._check_held()
-                widen(state, self.history.schema)
+                make_ready()
                 if state.visible_seq > self.history.newest_seq:
                     self._restart_at(state.visible_seq)
                 self.swaps.native_states.keep(state, is_followed=not isinstance(self.log, NoLog))
