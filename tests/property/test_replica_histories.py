@@ -205,7 +205,8 @@ class ReplicaHistories(RuleBasedStateMachine):
         waiting = recent_ops.WAITING_OPS_MAX
         recent_ops.WAITING_OPS_MAX = 0
         for (name,) in found[-1:] if is_native else found:  # a transaction writes to one database only
-            blocker.execute(f"UPDATE {name} SET commit_time_us = commit_time_us + 1")
+            # What an apply does with the row, too: DuckDB lets an update and a delete of one row pass.
+            blocker.execute(f"DELETE FROM {name}" if is_native else f"UPDATE {name} SET commit_time_us = 1")
         before = self.replica.stats
         with pytest.raises(Exception, match=r"[Cc]onflict|log gap"):
             self.replica.advance()
