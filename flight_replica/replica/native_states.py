@@ -24,6 +24,9 @@ _log = logging.getLogger(__name__)
 # A native table is built anew, in key order, when so many ops have been applied to it: at least so many …
 REBUILD_OPS_MIN = 500_000
 REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slower then (benchmarks/results).
+# While it lacks more ops than this they come first, since it would soon be built anew once more …
+BEHIND_OPS = 250_000
+BEHIND_PATIENCE = 4  # … until so many times as many have been applied: it may never get there
 # DuckDB takes the write-ahead log into the file at 16 MiB, but not while somebody reads what is older than an
 # UPDATE, as of a column that was added (native_record.py). A new file bounds it then, once it is larger than
 # this and than this part of the table's file.
@@ -47,20 +50,22 @@ class NativeStates:
         self._remark = ""
         self._outgrown_bytes = 0  # of the native state that had to go, 0: none had
 
-    def wants(self, state: ReplicaState) -> bool:
-        """Whether one is to be made in place of `state`."""
+    def wants(self, state: ReplicaState, missing_ops: int) -> bool:
+        """Whether one is to be made in place of `state`, which lacks that many of the ops that there are."""
         if isinstance(state, NativeState):
-            return not self.is_outgrown(state) and self.is_worn(state)  # else it is to go
+            return not self.is_outgrown(state) and self.is_worn(state, missing_ops)  # else it is to go
         reason = self.why_not(state)
         if self._is_news(reason):
             _log.warning("no native state table=%s reason=%s", self._table, reason)
         return not reason
 
-    def is_worn(self, state: ReplicaState) -> bool:
+    def is_worn(self, state: ReplicaState, missing_ops: int) -> bool:
         """Whether `state` is a native one that isn't what it was when it was made."""
         if not isinstance(state, NativeState):
             return False
         worn_ops = max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
+        if missing_ops > BEHIND_OPS:
+            worn_ops *= BEHIND_PATIENCE
         return state.ops_since_copied > worn_ops or _is_log_long(state)
 
     def _is_news(self, reason: str) -> bool:

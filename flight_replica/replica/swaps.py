@@ -251,12 +251,17 @@ class StateSwaps:
     @property
     def wants_merge_on_apply(self) -> bool:
         """Whether a native state is to be made: the first one, or one in key order again."""
-        return self.native_states.wants(self._replica.state)
+        return self.native_states.wants(self._replica.state, self._missing_ops)
 
     @property
     def is_worn(self) -> bool:
         """Whether there is a native state, and another one, in key order again, is to take its place."""
-        return self._replica.is_loaded and self.native_states.is_worn(self._replica.state)
+        return self._replica.is_loaded and self.native_states.is_worn(self._replica.state, self._missing_ops)
+
+    @property
+    def _missing_ops(self) -> int:
+        """Of those that are known of."""
+        return self._replica.high_water - self._replica.visible_seq
 
 
 def _wants_examining(state: NativeState) -> bool:

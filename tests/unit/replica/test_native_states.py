@@ -231,8 +231,8 @@ def test_a_table_beyond_the_budget_of_all_tables_stays_and_says_so(
         used = workspace.native_bytes(besides="another")
         assert used > 0 and workspace.native_bytes(besides="t") == 0
         tight = NativeStates("t", workspace, replace(DEFAULT_SETTINGS, native_disk_bytes_max=used - 1))
-        assert not tight.wants(first.state)
-        assert not tight.wants(first.state)
+        assert not tight.wants(first.state, 0)
+        assert not tight.wants(first.state, 0)
         assert tight.remark.startswith(f"its native state has outgrown the budget: it takes {used} bytes")
         assert caplog.text.count("native state beyond its budget table=t") == 1
         settings = replace(DEFAULT_SETTINGS, native_disk_bytes_max=used + 1)
@@ -286,6 +286,21 @@ def test_a_long_log_of_writes_under_a_reader_is_a_reason_to_build_anew(
             assert len(view.execute("SELECT * FROM t").read_all()) == 3
         assert replica.state is not before
         assert len(list((workspace.directory / "native" / "t").glob("*.duckdb"))) == 1
+
+
+def test_a_replica_that_is_far_behind_takes_ops_before_it_is_built_anew(
+    primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flight_replica.replica.native_states.REBUILD_OPS_MIN", 10)
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        replica.swaps.merge_on_apply()
+        found = []
+        for _ in range(4):
+            primary.commit(*(put(1, value) for value in range(11)))
+            replica.advance()
+            states = replica.swaps.native_states
+            found.append(tuple(states.wants(replica.state, missing) for missing in (0, 250_000, 250_001)))
+        assert found == [(True, True, False)] * 3 + [(True, True, True)]
 
 
 def test_a_reader_of_a_state_that_was_replaced_needs_no_log_of_writes(
