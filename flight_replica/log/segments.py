@@ -116,7 +116,8 @@ class Segments:
             if ops is not None and ops.num_rows:
                 if pieces and size > left:
                     break
-                rows = batches.fitting_rows(ops, left)
+                # A batch isn't asked for its size again: pyarrow lets other threads go first then.
+                rows = ops.num_rows if size <= left else batches.fitting_rows(ops, left)
                 pieces.append(ops.slice(0, rows))
                 if rows < ops.num_rows:
                     return pieces, int(batches.seqs_of(pieces[-1])[-1])

@@ -219,15 +219,15 @@ class Engine:
 
     def _publish(self, changes: Changes) -> None:
         """Tell followers and readers what has become durable. On the writer thread."""
-        tables = {record.id: record for record in self._tables.values()}
-        for part in (changes.created, changes.altered, changes.records):
-            tables |= part
-        feeds = {id_: self._feeds.get(id_) or self._new_feed(changes.created[id_]) for id_ in tables}
+        feeds = self._feeds | {id_: self._new_feed(record) for id_, record in changes.created.items()}
         for id_, record in changes.altered.items():
             feeds[id_].change_schema(record.schema)
         for id_, commits in changes.commits.items():
             for commit in commits:
                 feeds[id_].publish(commit, changes.commit_time_us)
+        tables = {record.id: record for record in self._tables.values()}
+        for part in (changes.created, changes.altered, changes.records):
+            tables |= part
         for id_ in changes.dropped:
             feeds.pop(id_).drop()
             del tables[id_]

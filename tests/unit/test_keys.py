@@ -273,6 +273,18 @@ def test_a_malformed_key_is_found_between_good_ones() -> None:
             codec(pa.string()).check(pa.array([*rows, b"\xff\0\0"], pa.binary()))
 
 
+def test_integers_of_other_widths_are_found_where_their_bytes_are_as_many_as_they_should_be() -> None:
+    good, short, long = b"\x80" + bytes(7), b"\x80" + bytes(6), b"\x80" + bytes(8)
+    for keys in ([short, long], [long, short], [good, short, long, good]):
+        for array in (pa.array(keys, pa.binary()), pa.array([good, *keys, good], pa.binary())[1:-1]):
+            with pytest.raises(FeedError, match=r"it ends early|bytes are left over"):
+                codec(pa.int64()).check(array)
+            with pytest.raises(FeedError):
+                codec(pa.int32(), pa.int32()).check(array)
+    codec(pa.int64()).check(pa.array([short, good, good, long], pa.binary())[1:3])
+    codec(pa.int64()).check(pa.array([], pa.binary()))
+
+
 def test_a_value_after_a_part_that_ends_in_zero_keeps_its_first_ff() -> None:
     keys = codec(pa.uint8(), pa.binary())
     columns = [pa.array([0, 0], pa.uint8()), pa.array([b"\xff", b"\xff\0\xff"], pa.binary())]
