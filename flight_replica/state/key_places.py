@@ -95,11 +95,18 @@ class KeyPlaces:
             self._missed_seconds += seconds
             if self._looker is not None or self._missed_seconds < self._look_seconds:
                 return
-            self._session = session = self._new_session()
-            self._looker = threading.Thread(
+            self._missed_seconds = 0.0
+            session = self._new_session()
+            looker = threading.Thread(
                 target=self._run, args=(session,), name=f"key-places-{self._table}", daemon=True
             )
-            self._looker.start()
+            try:
+                looker.start()
+            except RuntimeError as error:  # the system has no thread more; a later miss tries again
+                session.close()
+                _log.warning("key places not looked for table=%s error=%s", self._table, error)
+                return
+            self._session, self._looker = session, looker
 
     def _run(self, session: duckdb.DuckDBPyConnection) -> None:
         began = time.monotonic()

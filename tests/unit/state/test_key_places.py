@@ -228,6 +228,25 @@ def test_a_look_that_fails_is_told_and_comes_again(caplog: pytest.LogCaptureFixt
     assert places.guess(key) == (7, 7)
 
 
+def test_a_look_without_a_thread_is_told_and_comes_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = table("SELECT range AS c0, 0 AS c1 FROM range(1000)")
+    places, key = KeyPlaces(ID_V, "rows", session.cursor), KeyCodec(ID_V).encode_row([7])
+
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        miss(places, 0)
+    assert "key places not looked for table=rows error=can't start new thread" in caplog.text
+    assert places.guess(key) is None
+    miss(places, 0)
+    assert places.guess(key) == (7, 7)
+    places.close()
+
+
 def test_a_reader_that_fails_leaves_a_look_alone(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
