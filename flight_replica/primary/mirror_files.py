@@ -22,12 +22,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyiceberg.io.pyarrow import (
+    DataFileStatistics,
+    MetricModeTypes,
+    MetricsMode,
     compute_statistics_plan,
     data_file_statistics_from_parquet_metadata,
     parquet_path_to_id_mapping,
 )
 from pyiceberg.manifest import DataFile, DataFileContent
 from pyiceberg.schema import Schema
+from pyiceberg.types import DateType, TimestampType, TimestamptzType
 
 from flight_replica.base.iceberg_files import LiveFile, parquet_file
 from flight_replica.base.iceberg_schema import storage_schema, to_storage
@@ -40,6 +44,7 @@ from flight_replica.schema import TableSchema
 __all__ = ["KeyedFile", "KeyedFileWriter", "SortedKeys", "chunks", "matching_rows"]
 
 _KEY_RANGES = b"merutable.key-ranges"
+_DATES = (DateType, TimestampType, TimestamptzType)
 
 Positions = npt.NDArray[np.int64]
 
@@ -187,13 +192,25 @@ class KeyedFileWriter:
         path = self.directory / f"{uuid4()}.parquet"
         stored = to_storage(pa.Table.from_batches([batch]).take(order), storage_schema(self.iceberg_schema))
         metadata = self._write(path, stored, ranges)
-        statistics = data_file_statistics_from_parquet_metadata(
-            metadata,
-            compute_statistics_plan(self.iceberg_schema, dict(self.properties)),
-            parquet_path_to_id_mapping(self.iceberg_schema),
-        )
-        file = described_file(DataFileContent.DATA, path, **statistics.to_serialized_dict())
+        file = described_file(DataFileContent.DATA, path, **self._statistics(metadata).to_serialized_dict())
         return KeyedFile(file, np.empty(0, np.int64), ranges)
+
+    def _statistics(self, metadata: pq.FileMetaData) -> DataFileStatistics:
+        """Those of the manifest; without bounds of times where one is beyond the years 1 to 9999.
+
+        pyiceberg makes Python's dates of the bounds, which end there.
+        """
+        plan = compute_statistics_plan(self.iceberg_schema, dict(self.properties))
+        places = parquet_path_to_id_mapping(self.iceberg_schema)
+        try:
+            return data_file_statistics_from_parquet_metadata(metadata, plan, places)
+        except OverflowError:
+            counts = MetricsMode(MetricModeTypes.COUNTS)
+            plan = {
+                number: replace(column, mode=counts) if isinstance(column.iceberg_type, _DATES) else column
+                for number, column in plan.items()
+            }
+            return data_file_statistics_from_parquet_metadata(metadata, plan, places)
 
     def _ranges(self, keys: pa.BinaryArray) -> Iterator[tuple[bytes, bytes]]:
         for start in range(0, len(keys), self.row_group_rows):

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.table import StaticTable
 
 from flight_replica.base.iceberg import IcebergBase
 from flight_replica.base.source import BaseSnapshot
@@ -437,6 +438,36 @@ def test_uuids_inside_a_struct_come_back_exactly(tmp_path: Path) -> None:
         mirror.commit(rows, keys, 2, 0)
         assert by_key(rows_of_snapshot(load(mirror)), schema) == by_key(rows, schema)
         assert by_key(rows_of_scan(mirror.metadata_location, schema), schema) == by_key(rows, schema)
+
+
+MOST_DAYS, MOST_US = 2**31 - 1, 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "numbers"),
+    [
+        (pa.date32(), [-MOST_DAYS, 2_932_897, MOST_DAYS]),  # the second one is 10000-01-01
+        (pa.timestamp("us"), [-MOST_US, 0, MOST_US]),  # the first and the last are DuckDB's infinities
+        (pa.timestamp("us", "UTC"), [-MOST_US, 253_402_300_800_000_000, MOST_US]),
+    ],
+    ids=str,
+)
+def test_times_beyond_python_s_come_back_exactly(
+    tmp_path: Path, kind: pa.DataType, numbers: list[int]
+) -> None:
+    number = pa.int32() if kind == pa.date32() else pa.int64()
+    times = pa.array(numbers, number).cast(kind)
+    inside = pa.StructArray.from_arrays([times], ["t"])
+    schema = TableSchema((Column("k", kind, False), Column("s", inside.type), Column("n", number)), ("k",))
+    rows = pa.table([times, inside, pa.array(numbers, number)], schema=schema.arrow_schema)
+    with opened(tmp_path, schema) as mirror:
+        mirror.commit(rows, KeyCodec(schema).encode([times]), 3, 0)
+        assert rows_of_snapshot(load(mirror)).sort_by("n").equals(rows)
+        table = StaticTable.from_metadata(mirror.metadata_location)
+        (task,) = table.scan().plan_files()
+        assert set(task.file.lower_bounds) == {table.schema().find_field("n").field_id}
+        assert mirror.commit(rows.slice(1), KeyCodec(schema).encode([times[1:]]), 4, 0).deleted_rows == 2
+        assert rows_of_snapshot(load(mirror)).sort_by("n").equals(rows)
 
 
 @pytest.mark.parametrize("name", [name for name, (kind, _) in EVERY_TYPE.items() if kind.num_fields == 0])
