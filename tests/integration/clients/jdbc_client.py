@@ -105,15 +105,18 @@ class Statement:
         """Execute a query in a thread of the program's; `join` gives its rows."""
         self._program.do("start", on=self._name, sql=sql)
 
-    def start_count(self, sql: str) -> None:
-        """As `start`, with the rows counted alone."""
-        self._program.do("start_count", on=self._name, sql=sql)
+    def start_count(self, sql: str, pause_at: int) -> None:
+        """As `start`, with the rows counted alone, and a pause at so many until `go_on`."""
+        self._program.do("start_count", on=self._name, sql=sql, pause_at=pause_at)
 
     def counted(self) -> int:
         """How many rows have come so far."""
         count = self._program.do("counted", on=self._name)
         assert isinstance(count, int)
         return count
+
+    def go_on(self) -> None:
+        self._program.do("go_on", on=self._name)
 
     def waits_for_rows(self) -> bool:
         """Whether some query has its schema and not yet its rows. To cancel earlier is a race in the driver,

@@ -27,6 +27,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.concurrent.Callable;
+import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -45,6 +46,7 @@ public final class Client {
   private final Map<String, Object> named = new HashMap<>(); // what requests call by its name
   private final Map<String, Future<Object>> started = new HashMap<>(); // by the name of its statement
   private final Map<String, AtomicLong> counted = new HashMap<>(); // rows, by the name of their statement
+  private final Map<String, CountDownLatch> pauses = new HashMap<>(); // of counts, likewise
   private final ExecutorService threads =
       Executors.newCachedThreadPool(
           task -> {
@@ -104,6 +106,7 @@ public final class Client {
       case "start" -> start(request);
       case "start_count" -> startCount(request);
       case "counted" -> counted.get(name(request, "on")).get();
+      case "go_on" -> goOn(request);
       case "waits_for_rows" -> waitsForRows();
       case "join" -> started.remove(name(request, "on")).get();
       default -> throw new IllegalArgumentException("no such verb: " + request);
@@ -213,22 +216,32 @@ public final class Client {
     return null;
   }
 
-  /** As `start`, but counts the rows; `counted` says how many have come so far. */
+  /** As `start`, but counts the rows, and pauses at `pause_at` until `go_on`; `counted` says how many have come. */
   private Object startCount(JsonObject request) {
     String name = name(request, "on");
     Statement statement = (Statement) named.get(name);
     AtomicLong count = new AtomicLong();
+    CountDownLatch pause = new CountDownLatch(1);
+    long pauseAt = request.get("pause_at").getAsLong();
     counted.put(name, count);
+    pauses.put(name, pause);
     Callable<Object> work =
         () -> {
           try (ResultSet rows = statement.executeQuery(sql(request))) {
             while (rows.next()) {
-              count.incrementAndGet();
+              if (count.incrementAndGet() == pauseAt) {
+                pause.await();
+              }
             }
             return count.get();
           }
         };
     started.put(name, threads.submit(work));
+    return null;
+  }
+
+  private Object goOn(JsonObject request) {
+    pauses.get(name(request, "on")).countDown();
     return null;
   }
 
