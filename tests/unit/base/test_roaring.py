@@ -34,8 +34,8 @@ def test_what_the_reference_writes_is_read(
 
 
 def test_runs_past_the_limit_are_never_spread_out() -> None:
-    """Half a megabyte that stands for four billion positions."""
-    containers = 1 << 16
+    """100 kilobytes that stand for half a billion positions."""
+    containers = 1 << 13
     keys = np.arange(containers, dtype="<u2")
     header = np.stack([keys, np.full(containers, 65_535, "<u2")], axis=1).tobytes()
     run = struct.pack("<HHH", 1, 0, 65_535)
