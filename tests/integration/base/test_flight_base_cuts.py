@@ -184,7 +184,9 @@ def test_another_lineage_than_expected_is_refused_before_a_row_comes(primary: Fl
             base.load()
 
 
-def test_closing_ends_a_load_at_once_and_leaves_nothing(primary: FlightPrimary, finished: Finished) -> None:
+def test_closing_ends_a_load_that_hears_nothing_and_leaves_no_file(
+    primary: FlightPrimary, finished: Finished
+) -> None:
     base = primary.base(RANGE_BYTES)
     raised: list[BaseException] = []
 
