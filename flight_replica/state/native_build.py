@@ -14,6 +14,7 @@ from flight_replica.schema import TableSchema
 from flight_replica.sql.types import sql_type
 from flight_replica.state import native_record
 from flight_replica.state.file_writer import FileWriter
+from flight_replica.state.key_slices import key_slices
 from flight_replica.state.native_files import NativeFile
 from flight_replica.state.native_record import AppliedThrough, StateRecord
 from flight_replica.state.native_state import NativeState, attached
@@ -65,7 +66,8 @@ class NativeBuild:
         self._lock = threading.Lock()
         self._reading: duckdb.DuckDBPyConnection | None = None  # while it copies
         self._writer: FileWriter[tuple[StateRecord, AppliedThrough]] | None = None  # likewise
-        self._read_seconds = 0.0  # when rows were last seen to be read
+        self._slice = (0, 1, 0.0)  # what is sorted now, of how many, and since when in monotonic seconds
+        self._read_seconds = 0.0  # after which rows of the slice were last seen to be read
         self._share = 0.0  # of the work, the newest that was known
         self._is_given_up = False
 
@@ -91,20 +93,27 @@ class NativeBuild:
     def progress(self) -> StateProgress:
         seconds = time.monotonic() - self._began
         with self._lock:
-            self._share = max(self._share, self._share_now(seconds))
-            share = self._share
+            number, count, began = self._slice
+            share = (number + self._slice_share(time.monotonic() - began)) / count
+            self._share = share = max(self._share, min(share, _SHARE_MAX))
         left = seconds * (1 - share) / share if share > _SHARE_SURE else None
         return StateProgress(share, seconds, left)
 
-    def _share_now(self, seconds: float) -> float:
+    def _slice_share(self, seconds: float) -> float:
         """What DuckDB tells while the rows are read; then what that took tells of the time for the rest."""
         if self._reading is None:
-            return self._share
+            return 0.0
         read = self._reading.query_progress() / 100  # below 0 where DuckDB doesn't know
         if read > 0:
             self._read_seconds = seconds
             return min(read, 1.0) * READ_SHARE
-        return min(READ_SHARE * seconds / self._read_seconds, _SHARE_MAX) if self._read_seconds else 0.0
+        return min(READ_SHARE * seconds / self._read_seconds, 1.0) if self._read_seconds else 0.0
+
+    def _begin_slice(self, number: int, count: int) -> None:
+        with self._lock:
+            if self._is_given_up:  # an interrupt that comes between two statements is lost
+                raise Closed("a native state was given up while it was made")
+            self._slice, self._read_seconds = (number, count, time.monotonic()), 0.0
 
     def interrupt(self) -> None:
         """Give it up: `run` ends soon."""
@@ -158,13 +167,21 @@ class NativeBuild:
         )
         key = ", ".join(f"c{schema.names.index(name)}" for name in schema.primary_key)
         # By position: DuckDB can't tell names apart that differ only by case.
-        rows = reading.sql(f"SELECT {typed} FROM ({source.relation(position)}) AS s({', '.join(names)})")
-        writing.register(_ROWS, rows.to_arrow_reader(BATCH_ROWS))
-        ((row_count,),) = writing.execute(
+        rows = f"SELECT {typed} FROM ({source.relation(position)}) AS s({', '.join(names)})"
+        slices = ["true"]
+        if isinstance(source, NativeState):
+            assert position.row_count is not None, "a native state counts its rows"
+            slices = key_slices(reading, source.table, schema, position.row_count)
+        row_count = 0
+        for number, condition in enumerate(slices):
+            self._begin_slice(number, len(slices))
+            into = f"INSERT INTO {self._name}.rows" if number else f"CREATE TABLE {self._name}.rows AS"
+            found = reading.sql(f"{rows} WHERE {condition}")
+            writing.register(_ROWS, found.to_arrow_reader(BATCH_ROWS))
             # Again by type: Arrow has fewer of them.
-            f"CREATE TABLE {self._name}.rows AS SELECT {typed} FROM {_ROWS} ORDER BY {key}"
-        ).fetchall()
-        writing.unregister(_ROWS)
+            ((count,),) = writing.execute(f"{into} SELECT {typed} FROM {_ROWS} ORDER BY {key}").fetchall()
+            writing.unregister(_ROWS)
+            row_count += count
         record = StateRecord(
             source.lineage, schema, source.base_seq, source.base_version, source.is_lower_bound
         )

@@ -104,6 +104,11 @@ class NativeState:
         return 0
 
     @property
+    def table(self) -> str:
+        """What its rows are called in SQL, with the internal columns."""
+        return f"{self._database}.rows"
+
+    @property
     def ops_since_copied(self) -> int:
         """Ops taken since the table was in key order throughout."""
         return self._ops_since_copied
@@ -214,14 +219,14 @@ class NativeState:
     def _delete(self, name: str) -> int:
         """Remove the rows whose keys are in the relation `name`; how many."""
         keys = having_keys_of(self.schema, "r", name)
-        ((count,),) = self._connection.execute(f"DELETE FROM {self._database}.rows r {keys}").fetchall()
+        ((count,),) = self._connection.execute(f"DELETE FROM {self.table} r {keys}").fetchall()
         return int(count)
 
     def _insert(self, name: str) -> int:
         """Add what lives of the relation `name`; how many rows."""
         columns = ", ".join(column_names(self.schema))
         ((count,),) = self._connection.execute(
-            f"INSERT INTO {self._database}.rows ({columns}) SELECT {columns} FROM {name} WHERE lives"
+            f"INSERT INTO {self.table} ({columns}) SELECT {columns} FROM {name} WHERE lives"
         ).fetchall()
         return int(count)
 
@@ -276,8 +281,8 @@ class NativeState:
         run = self._connection.execute
         with transaction(self._connection), registered(self._connection, defaults) as name:
             for number, column in added:
-                run(f"ALTER TABLE {self._database}.rows ADD COLUMN c{number} {sql_type(column.type)}")
-                run(f"UPDATE {self._database}.rows SET c{number} = (SELECT c{number} FROM {name})")
+                run(f"ALTER TABLE {self.table} ADD COLUMN c{number} {sql_type(column.type)}")
+                run(f"UPDATE {self.table} SET c{number} = (SELECT c{number} FROM {name})")
             native_record.write_schema(self._connection, self._database, schema)
 
     def _take_schema(self, schema: TableSchema) -> None:
@@ -285,7 +290,7 @@ class NativeState:
         self.schema = schema
         self._rows = OpRows(schema)
         self._lookup.close()
-        self._lookup = KeyLookup(schema, f"{self._database}.rows", self._connection.cursor)
+        self._lookup = KeyLookup(schema, self.table, self._connection.cursor)
 
     def position(self, session: duckdb.DuckDBPyConnection) -> StatePosition:
         return StatePosition(*self._position.run(session).fetchall()[0])
@@ -299,7 +304,7 @@ class NativeState:
         columns = self.schema.columns[: position.column_count]
         if rows is None:
             names = ", ".join(f"c{number} AS {quote(column.name)}" for number, column in enumerate(columns))
-            return f"SELECT {names} FROM {self._database}.rows"
+            return f"SELECT {names} FROM {self.table}"
         typed = ", ".join(
             f"c{number}::{sql_type(column.type)} AS {quote(column.name)}"
             for number, column in enumerate(columns)
@@ -362,7 +367,7 @@ class NativeState:
             try:
                 ((count, counted, *_),) = session.execute(
                     f"SELECT count(*), (SELECT row_count FROM {self._database}.position), {hashes} "
-                    f"FROM {self._database}.rows"
+                    f"FROM {self.table}"
                 ).fetchall()
             except duckdb.Error as error:
                 raise StateNotUsable(str(error).partition("\n")[0]) from error

@@ -42,7 +42,7 @@ from flight_replica.schema import Column, TableSchema
 from flight_replica.sql.database import quote
 from flight_replica.sql.types import equal_key_sql, sql_type
 from flight_replica.sql.view import View
-from flight_replica.state import native_state, recent_ops, row_bits
+from flight_replica.state import key_slices, native_state, recent_ops, row_bits
 from flight_replica.state.state import StateKind
 from flight_replica.state.workspace import Workspace
 from tests.bases import ID_V, Change, Fault, FaultyLog, SmallTable, assert_same, delete, put, sorted_by_key
@@ -88,12 +88,15 @@ class ReplicaHistories(RuleBasedStateMachine):
         waiting=st.sampled_from([0, 6, recent_ops.WAITING_OPS_MAX]),
         kept=st.sampled_from([0, 6, recent_ops.KEPT_OPS_MAX]),
         beside=st.sampled_from([0, native_state.BESIDE_OPS_MIN]),
+        slice_rows=st.sampled_from([1, key_slices.SLICE_ROWS]),
     )
-    def open(self, schema: TableSchema, waiting: int, kept: int, beside: int) -> None:
+    def open(self, schema: TableSchema, waiting: int, kept: int, beside: int, slice_rows: int) -> None:
         patch = self.undo.enter_context(pytest.MonkeyPatch.context())
         patch.setattr(recent_ops, "WAITING_OPS_MAX", waiting)
         patch.setattr(recent_ops, "KEPT_OPS_MAX", kept)
         patch.setattr(native_state, "BESIDE_OPS_MIN", beside)
+        patch.setattr(key_slices, "SLICE_ROWS", slice_rows)
+        patch.setattr(key_slices, "SAMPLE_ROWS", 1)
         self.primary = SmallTable(self.base_directory, schema)
         self._open()
 
