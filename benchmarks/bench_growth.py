@@ -1,13 +1,14 @@
 """How do apply and freshness grow with the table, and with the number of ops already applied?
 
 For each size of the table: a replica with its native state built follows a feed in memory. Ops flow at a
-steady rate in small commits, and a client waits for the next one after what it has seen: to be told that it
-is visible, and then for a query of the table, for which it has to be written. Then bursts of ops come at
-once, one after the other. Cost is given as time of the processor per op, too, which a busy machine changes
-less: until the burst is visible, and until nothing is left to do in the background, such as making the state
-anew. That happens by the number of ops, so a small table has more bursts, for both halves to hold several of
-these; bursts with and without one are told apart. After each burst the whole table is compared with what the
-ops make of it.
+steady rate in small commits, and a client waits for the next one after what it has seen: to be told that
+it is visible, and then for a query of the table, for which it has to be written. Then bursts of ops come
+at once, one after the other. Cost is given as time of the processor per op, too, which a busy machine
+changes less: until the burst is visible, and until nothing is left to do in the background, such as making
+the state anew. That happens by the number of ops, so a small table has more bursts, for both halves to
+hold several of these. Bursts with and without one are told apart, and the halves compared as if each had
+as many of both kinds as all have: three of twelve in one half and five in the other were chance. After
+each burst the whole table is compared with what the ops make of it.
 
 Run: python -m benchmarks.bench_growth [--rows 1000000,10000000,…] [--bursts 24,6,…] [--seconds S]
 """
@@ -94,7 +95,7 @@ def _measure(row_count: int, seconds: float, bursts: int) -> dict[str, list[floa
 def _bursts(feed: CountedFeed, replica: Served, count: int) -> dict[str, list[float]]:
     """Of each burst, and of those in each half with and without a state made anew."""
     found: dict[str, list[float]] = {}
-    halves: tuple[list[float], list[float]] = [], []  # µs an op until idle, of each burst
+    halves: list[dict[str, list[float]]] = [{}, {}]  # µs an op until idle, of each burst, by its kind
     _settle(replica)
     for number in range(count):
         used, built = replica.processor_seconds, _built(replica)
@@ -111,10 +112,15 @@ def _bursts(feed: CountedFeed, replica: Served, count: int) -> dict[str, list[fl
         found[f"burst {before}, processor"] = [until_visible / BURST_OPS * 1e6]
         half = number * 2 // count
         kind = "with" if _built(replica) > built else "without"
-        halves[half].append(until_idle)
+        halves[half].setdefault(kind, []).append(until_idle)
         name = f"{('first', 'later')[half]} half, bursts {kind} a state made anew, processor until idle"
         found.setdefault(name, []).append(until_idle)
-    first, later = map(statistics.fmean, halves)
+    kinds = halves[0].keys() & halves[1].keys()
+    weights = {kind: sum(len(half[kind]) for half in halves) for kind in kinds}
+    first, later = (
+        sum(weights[kind] * statistics.fmean(half[kind]) for kind in kinds) / sum(weights.values())
+        for half in halves
+    )
     found["processor until idle, later half ÷ first half"] = [later / first]
     return found
 
