@@ -32,6 +32,7 @@ class CatalogVersion:
     files: tuple[CheckedFile, ...]  # live ones, in the manifest's order
     compacted_to: int | None  # the level that the last compaction wrote, None before the first one
     reading: int  # of this catalog, counted from 1
+    head: Head | None  # the manifest that says so, None while nothing is committed yet
 
     @property
     def file_seq(self) -> int:
@@ -56,7 +57,7 @@ class CatalogVersion:
 
 
 class EngineCatalog:
-    """One table's catalog directory. Used by one thread at a time; holds nothing open."""
+    """One table's catalog directory. `read` is for one thread at a time; holds nothing open."""
 
     def __init__(
         self, directory: Path, table: str, stated: TableSchema | None, texts: TextColumns = BYTES
@@ -67,28 +68,24 @@ class EngineCatalog:
         self._table = table
         self._stated = stated
         self._texts = texts
-        self._head: Head | None = None
         self._readings = 0
         self._checked_by_path: dict[str, CheckedFile] = {}  # files of the newest version that was read
 
-    def has_moved(self) -> bool:
-        """Whether there is a newer version than the last one `read` gave. Costs one small file."""
-        return find_head(self._folder) != self._head
+    def has_moved(self, since: CatalogVersion) -> bool:
+        """Whether there is a newer version than `since`. Costs one small file."""
+        return find_head(self._folder) != since.head
 
     def read(self) -> CatalogVersion:
         """The newest version. Raises `BaseNotUsable` while there is none to be had, `BaseError`."""
         self._readings += 1
         head = find_head(self._folder)
         if head is None:
-            version = self._nothing_committed()
-        elif head.is_mirror:
+            return self._nothing_committed()
+        if head.is_mirror:
             raise BaseError(
                 f"table {self._table!r}: {self._folder.shown} is a mirror, the engine's catalog is asked for"
             )
-        else:
-            version = self._committed(head)
-        self._head = head
-        return version
+        return self._committed(head)
 
     def _nothing_committed(self) -> CatalogVersion:
         if self._stated is None:
@@ -96,7 +93,7 @@ class EngineCatalog:
                 f"table {self._table!r}: catalog {self._folder.shown} has no commit yet: waiting for "
                 "a flush, unless --schema says what its columns are"
             )
-        return CatalogVersion(0, None, self._texts.apply(self._stated), (), None, self._readings)
+        return CatalogVersion(0, None, self._texts.apply(self._stated), (), None, self._readings, head=None)
 
     def _committed(self, head: Head) -> CatalogVersion:
         name, data = head.read(self._folder)
@@ -118,4 +115,5 @@ class EngineCatalog:
             files=files,
             compacted_to=manifest.compacted_to,
             reading=self._readings,
+            head=head,
         )

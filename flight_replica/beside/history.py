@@ -113,7 +113,7 @@ class History:
         self._clock_us = clock_us
         self._record_path = directory / "lineage.json"
         self._spool = directory / "spool"
-        self._catalog_lock = threading.Lock()  # of the next two
+        self._catalog_lock = threading.Lock()  # of reading the next two
         self._catalog = EngineCatalog(settings.catalog, name, settings.schema, settings.texts)
         self._lost = LostTombstones(name, settings.level_targets)
         self._version = self._catalog.read()  # the newest one that was taken
@@ -402,6 +402,7 @@ class History:
     def _begin_anew(self, version: CatalogVersion, seq: int) -> None:
         """Let the recent ops begin after `seq`: what is older only the files tell, which reach so far."""
         self._check_stored()
+        self._widen(version.schema)  # before anybody reads the files by the narrower one
         _log.warning("recent ops begin anew table=%s end=%d seq=%d", self._name, self._recent.end, seq)
         lost_through = self._lost_through(version, seq)
         self.feed.raise_low_water(min(lost_through, seq))
@@ -496,20 +497,18 @@ class History:
 
     def _look_on(self) -> None:
         """In a thread of its own: what files tell may take long to read."""
-        is_due = True
+        looked_at: CatalogVersion | None = None  # here: what the other thread has read doesn't count
         while True:
             try:
-                with self._catalog_lock:
-                    is_due = is_due or self._catalog.has_moved()
-                if is_due:
-                    self.look()
-                is_due, self._look_error = False, None
+                if looked_at is None or self._catalog.has_moved(looked_at):
+                    looked_at = self.look()
+                self._look_error = None
             except Exception as error:  # files that were compacted away meanwhile, or damage
-                is_due, self._look_error = True, error.with_traceback(None)
+                looked_at, self._look_error = None, error.with_traceback(None)
             if self._stop_looking.wait(CATALOG_SECONDS):
                 return
 
-    def look(self) -> None:
+    def look(self) -> CatalogVersion:
         """Read the newest version of the files, for the next `step` to take."""
         with self._catalog_lock:
             version = self._catalog.read()
@@ -517,6 +516,7 @@ class History:
         keep_after = self._recent.excess(version.file_seq)
         self._looked = _Look(version, start, keep_after, self._lost_through(version, keep_after))
         self._log.wake()
+        return version
 
     def _read_catalog(self) -> CatalogVersion:
         with self._catalog_lock:

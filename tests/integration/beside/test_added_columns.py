@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 
+from flight_replica.beside.history import EngineTableSettings, History
 from flight_replica.errors import Unavailable
 from flight_replica.log.in_process import InProcessLogSource
 from tests import samples
@@ -73,3 +76,24 @@ def test_every_schema_of_a_scenario_is_followed(scenario: str, tmp_path: Path) -
             widths.append(len(table.feed.schema.columns))
         until(lambda: len(table.feed.schema.columns) == len(engine.schema.columns), "the last schema")
         assert widths == sorted(widths)
+
+
+def test_the_log_s_reader_may_be_the_first_to_see_the_files_that_add_columns(tmp_path: Path) -> None:
+    """A log that came and went unread lets it read them itself, between two looks of the other thread."""
+    scenario = samples.scenario("s07b")
+    before, after = (scenario / "checkpoints" / name for name in ("c1_short_rows_in_log", "c3_flushed"))
+    engine = SampleEngine(tmp_path, scenario)
+    engine.become(before)
+    settings = EngineTableSettings(engine.catalog, engine.log)
+    with closing(History("t", settings, tmp_path, lambda: 0)) as history:
+        history.look()
+        while not history.is_served.is_set():
+            history.step()
+        assert (history.feed.high_water, history.feed.schema.names) == (7, ("id", "v"))
+        engine.become(after)
+        history.step()
+        assert (history.feed.high_water, history.feed.schema.names) == (9, engine.schema.names)
+        inserts = changes(history.feed, 7)
+        rows = samples.expected_base(after).filter(pc.field("seq") > 7)
+        assert inserts.column("op").to_pylist() == ["INSERT", "INSERT"]
+        assert inserts.select(rows.column_names).to_pylist() == rows.to_pylist()
