@@ -2,7 +2,8 @@
 
 The peers are Sail (`pysail`) and ROAPI (`roapi`), each as it is installed, over the very same files, which
 ROAPI reads into memory as it starts; the replica follows a primary that was filled with the same rows, and
-has taken a million ops since. Each is a process of its own, asked by ADBC, one query at a time, in turns.
+has taken a million ops since. By these its native state is due to be built anew, which is waited for, a
+minute or two. Each is a process of its own, asked by ADBC, one query at a time, in turns.
 Before the ops every answer is compared with DuckDB's over the files. What a peer can't run, or answers
 otherwise, is listed as such and has no ratio.
 
@@ -34,9 +35,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.orders_table import SEED
 from benchmarks.record import record
-from benchmarks.served import LISTEN, running
+from benchmarks.served import LISTEN, Served, running
 from flight_replica.client import connect, query
 from flight_replica.demo_orders import CREATE, Orders, orders
+from flight_replica.replica.native_states import EARLY_SHARE, REBUILD_OPS_MIN
 
 QUESTION = "How fast is a replica with its tail applied, against Flight SQL servers on static Parquet?"
 OURS, PEERS = "flight-replica", ("sail", "roapi")
@@ -87,12 +89,14 @@ def main() -> None:
         primary = held.enter_context(running("primary", "--data", str(folder / "primary"), *LISTEN)).uri
         _fill(primary, folder)
         built = ("serve", "--primary", primary, *LISTEN)
-        replica = held.enter_context(running(*built, until="native state built")).uri
-        connections = {OURS: held.enter_context(connect(replica))}
+        replica = held.enter_context(running(*built, until="native state built"))
+        connections = {OURS: held.enter_context(connect(replica.uri))}
         for peer, start in (("sail", _sail), ("roapi", _roapi)):
             connections[peer] = held.enter_context(start(folder))
         _check(connections, queries, folder, failures)
-        _change(primary, replica, options.rows, options.ops)
+        _change(primary, replica.uri, options.rows, options.ops)
+        if options.ops > max(REBUILD_OPS_MIN, options.rows // EARLY_SHARE):
+            _wait_until_built_anew(replica)
         samples = _measure(connections, queries, failures, options.repetitions)
     ratios = {}
     for name in queries:
@@ -230,6 +234,13 @@ def _change(primary: str, replica: str, row_count: int, op_count: int) -> None:
     while query(replica, sql) != expected:
         assert time.monotonic() < deadline, "the replica doesn't catch up"
         time.sleep(0.1)
+
+
+def _wait_until_built_anew(replica: Served) -> None:
+    deadline = time.monotonic() + 600
+    while sum("native state built" in line for line in replica.log) < 2:
+        assert time.monotonic() < deadline, "the native state isn't built anew"
+        time.sleep(0.5)
 
 
 @contextmanager

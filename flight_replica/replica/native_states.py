@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -23,7 +24,9 @@ _log = logging.getLogger(__name__)
 
 # A native table is built anew, in key order, when so many ops have been applied to it: at least so many …
 REBUILD_OPS_MIN = 500_000
-REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slower then (benchmarks/results).
+REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slower then (benchmarks/results) …
+EARLY_SHARE = 20  # … or only this part, which makes them 1.3 to 3 times slower, where builds …
+BUILD_TIME_SHARE = 20  # … have taken no more than this part of the time since the last one began.
 # While it lacks more ops than this they come first, since it would soon be built anew once more …
 BEHIND_OPS = 250_000
 BEHIND_PATIENCE = 4  # … until so many times as many have been applied: it may never get there
@@ -49,6 +52,7 @@ class NativeStates:
         self._build: NativeBuild | None = None  # under way
         self._remark = ""
         self._outgrown_bytes = 0  # of the native state that had to go, 0: none had
+        self._early_at = 0.0  # monotonic seconds, from when on builds have taken little of the time
 
     def wants(self, state: ReplicaState, missing_ops: int) -> bool:
         """Whether one is to be made in place of `state`, which lacks that many of the ops that there are."""
@@ -63,7 +67,9 @@ class NativeStates:
         """Whether `state` is a native one that isn't what it was when it was made."""
         if not isinstance(state, NativeState):
             return False
-        worn_ops = max(REBUILD_OPS_MIN, state.row_count // REBUILD_SHARE)
+        is_early = missing_ops <= BEHIND_OPS and time.monotonic() >= self._early_at
+        share = EARLY_SHARE if is_early else REBUILD_SHARE
+        worn_ops = max(REBUILD_OPS_MIN, state.row_count // share)
         if missing_ops > BEHIND_OPS:
             worn_ops *= BEHIND_PATIENCE
         return state.ops_since_copied > worn_ops or _is_log_long(state)
@@ -148,10 +154,12 @@ class NativeStates:
             built = threading.Event()
             teller = threading.Thread(target=self._tell, args=(build, built), name=f"build-{self._table}")
             teller.start()
+            began = time.monotonic()
             try:
                 check()
                 return build.run()
             finally:
+                self._early_at = began + BUILD_TIME_SHARE * (time.monotonic() - began)
                 with self._lock:
                     self._build = None
                 built.set()

@@ -303,6 +303,29 @@ def test_a_replica_that_is_far_behind_takes_ops_before_it_is_built_anew(
         assert found == [(True, True, False)] * 3 + [(True, True, True)]
 
 
+@pytest.mark.parametrize("time_share", [0, 1_000_000])
+def test_a_state_is_built_anew_early_where_builds_have_taken_little_of_the_time(
+    primary: SmallTable, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, time_share: int
+) -> None:
+    monkeypatch.setattr("flight_replica.replica.native_states.REBUILD_OPS_MIN", 10)
+    monkeypatch.setattr("flight_replica.replica.native_states.BUILD_TIME_SHARE", time_share)
+    primary.commit(*(put(key, 0) for key in range(400)))
+    primary.flush()
+    is_soon = time_share == 0
+    with closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as replica:
+        replica.swaps.merge_on_apply()
+        states, found = replica.swaps.native_states, []
+        for _ in range(2):
+            for _ in range(20):  # a twentieth of the rows
+                primary.commit(put(1, 1))
+                replica.advance()
+            found.append(states.wants(replica.state, 0))
+        assert not states.wants(replica.state, 250_001)  # that come first
+        primary.commit(*(put(1, value) for value in range(200)))
+        replica.advance()
+        assert (*found, states.wants(replica.state, 0)) == (False, is_soon, True)
+
+
 def test_a_reader_of_a_state_that_was_replaced_needs_no_log_of_writes(
     primary: SmallTable, workspace: Workspace
 ) -> None:
