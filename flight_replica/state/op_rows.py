@@ -5,6 +5,8 @@ Internal names are positions (`c0, c1, …`), so that no name of a user's column
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -19,6 +21,7 @@ from flight_replica.sql.types import equal_key_sql
 from flight_replica.state.python_times import is_in_us, time_maker
 from flight_replica.state.state import Row
 
+KEPT_ARRAYS_OPS_MIN = 32  # the arrays of a batch with fewer ops would take more memory than these
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: multiples of it lie far apart
 
 
@@ -64,6 +67,28 @@ def having_keys_of(schema: TableSchema, table: str, rows: str) -> str:
     )
 
 
+class HeldOps:
+    """A batch of ops in the feed's schema that single ones are read from, again and again.
+
+    Asking pyarrow for an array of a batch takes longer than reading one value of it.
+    """
+
+    __slots__ = ("_arrays", "batch")
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self.batch = batch
+        self._arrays: Sequence[pa.Array] | None = None
+
+    @property
+    def arrays(self) -> Sequence[pa.Array]:
+        if self._arrays is not None:
+            return self._arrays
+        arrays: Sequence[pa.Array] = self.batch.columns
+        if len(self.batch) >= KEPT_ARRAYS_OPS_MIN:
+            self._arrays = arrays
+        return arrays
+
+
 class OpRows:
     """Makes rows `seq, dead, c0, …` of ops in the feed's schema, for one table schema."""
 
@@ -76,15 +101,16 @@ class OpRows:
             for place, column in enumerate(schema.columns)
         ]
 
-    def row(self, ops: pa.RecordBatch, number: int) -> Row | None:
+    def row(self, ops: HeldOps, number: int) -> Row | None:
         """The row that one of `ops`, conformed once, wrote, as Python's values; None for a delete."""
-        if ops.column(1)[number].as_py() == Op.DELETE:
+        arrays = ops.arrays
+        if arrays[1][number].as_py() == Op.DELETE:
             return None
-        if ops.num_columns < HEAD_COLUMNS + len(self._readers):  # columns were added since
-            ops, number = self.conformed(ops.slice(number, 1)), 0
+        if len(arrays) < HEAD_COLUMNS + len(self._readers):  # columns were added since
+            arrays, number = self.conformed(ops.batch.slice(number, 1)).columns, 0
         row = {}
         for name, place, make in self._readers:
-            value = ops.column(place)[number]
+            value = arrays[place][number]
             row[name] = value.as_py() if make is None else make(value.value)
         return row
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from flight_replica.state.journal import Journal, JournalRecord
+from flight_replica.state.op_rows import HeldOps
 
 __all__ = ["RecentOps"]
 
@@ -23,7 +24,7 @@ WAITING_BYTES_MAX = 16 << 20
 KEPT_OPS_MAX = 50_000  # … and ops altogether
 KEPT_BYTES_MAX = 64 << 20
 
-Place = tuple[pa.RecordBatch, int]  # a batch and the op's number in it
+Place = tuple[HeldOps, int]  # a batch and the op's number in it
 
 
 class RecentOps:
@@ -68,7 +69,7 @@ class RecentOps:
 
     def add(self, ops: pa.RecordBatch, through: int, commit_time_us: int) -> None:
         """Make `ops`, in the feed's schema, visible; `through` is at least their last seq."""
-        keys = ops.column(2).to_pylist()
+        keys, held = ops.column(2).to_pylist(), HeldOps(ops)
         with self._journaling:
             if self._journal is not None:
                 self._journal.append(JournalRecord(self.through, through, commit_time_us, ops))
@@ -77,7 +78,7 @@ class RecentOps:
                     self._waiting.append(ops)
                     self._waiting_ops += len(ops)
                     self._waiting_bytes += ops.get_total_buffer_size()
-                    self._places.update((key, (ops, number)) for number, key in enumerate(keys))
+                    self._places.update((key, (held, number)) for number, key in enumerate(keys))
                 self.through, self.commit_time_us = through, commit_time_us
 
     def waiting(self) -> tuple[Sequence[pa.RecordBatch], int, int]:
@@ -111,7 +112,8 @@ class RecentOps:
         self._kept_ops -= len(ops)
         self._kept_bytes -= ops.get_total_buffer_size()
         for number, key in enumerate(ops.column(2).to_pylist()):
-            if self._places.get(key) == (ops, number):
+            place = self._places.get(key)
+            if place is not None and place[0].batch is ops and place[1] == number:
                 del self._places[key]
 
     @contextmanager
@@ -142,4 +144,4 @@ class RecentOps:
         with self._lock:
             place = self._places.get(key)
             at = self.through, self.commit_time_us
-        return at, None if place is None else place[0].slice(place[1], 1)
+        return at, None if place is None else place[0].batch.slice(place[1], 1)

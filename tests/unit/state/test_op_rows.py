@@ -1,4 +1,4 @@
-"""Which op is its key's newest, by whatever way that is found out."""
+"""Which op is its key's newest, by whatever way that is found out; and the row that a single one wrote."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from flight_replica.keys import KeyCodec
 from flight_replica.schema import Column, TableSchema
-from flight_replica.state.op_rows import _SPREAD, OpRows
+from flight_replica.state.op_rows import _SPREAD, KEPT_ARRAYS_OPS_MIN, HeldOps, OpRows
 
 _KINDS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint64()]
 _COUNT = 3000
@@ -71,3 +71,21 @@ def test_no_ops_have_no_newest() -> None:
     schema = TableSchema((Column("k", pa.int64(), False),), ("k",))
     ops = pa.RecordBatch.from_pylist([], schema=schema.feed_schema)
     assert len(OpRows(schema).newest(ops)) == 0
+
+
+@pytest.mark.parametrize("count", [1, KEPT_ARRAYS_OPS_MIN - 1, KEPT_ARRAYS_OPS_MIN, 100])
+def test_each_op_of_a_batch_gives_its_row_also_once_columns_were_added(count: int) -> None:
+    key, value = Column("k", pa.int64(), False), Column("v", pa.string())
+    schema = TableSchema((key, value), ("k",))
+    wider = TableSchema((key, value, Column("d", pa.int32(), default=7)), ("k",))
+    ops = pa.RecordBatch.from_pylist(
+        [
+            {"seq": n + 1, "op": "DELETE" if n % 3 == 2 else "INSERT", "pk_bytes": b"", "k": n, "v": f"{n}"}
+            for n in range(count)
+        ],
+        schema=schema.feed_schema,
+    )
+    held = HeldOps(ops)
+    for rows, more in ((OpRows(schema), {}), (OpRows(wider), {"d": 7}), (OpRows(schema), {})):
+        found = [rows.row(held, n) for n in range(count)]
+        assert found == [None if n % 3 == 2 else {"k": n, "v": f"{n}"} | more for n in range(count)]
