@@ -335,10 +335,7 @@ def test_a_commit_to_two_tables_of_which_one_follows_is_left_out_as_a_whole(
 def test_a_store_that_can_not_take_up_its_newest_commit_is_not_opened(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    held = HeldStore(engine, monkeypatch)
-    engine.write("INSERT INTO t VALUES (1, 'x')")
-    copy = copy_of(engine.directory, tmp_path / "copy")
-    held.release()
+    copy = copy_with_a_commit_of_the_redo_file(engine, monkeypatch, tmp_path / "copy")
     with full_disk(), pytest.raises(ConfigError, match="can't take up its newest commit"):
         Engine.open(copy)
     with closing(Engine.open(copy)) as again:
@@ -370,14 +367,21 @@ def replace(path: Path) -> None:
     path.with_suffix(".old").replace(path)
 
 
+def copy_with_a_commit_of_the_redo_file(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, target: Path
+) -> Path:
+    """A copy of the engine's directory, after a commit that the store itself doesn't have there."""
+    held = HeldStore(engine, monkeypatch)
+    engine.write("INSERT INTO t VALUES (2, 'y')")
+    copy = copy_of(engine.directory, target)
+    held.release()
+    return copy
+
+
 def assert_next_start_finds_a_commit(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
-    """One that the redo file alone has."""
-    held = HeldStore(engine, monkeypatch)
-    engine.write("INSERT INTO t VALUES (2, 'y')")
-    copy = copy_of(engine.directory, directory / "copy")
-    held.release()
+    copy = copy_with_a_commit_of_the_redo_file(engine, monkeypatch, directory / "copy")
     with closing(Engine.open(copy)) as again:
         assert content(again) == content(engine)
 
