@@ -23,11 +23,14 @@ def time_maker(kind: pa.DataType) -> Callable[[int | None], datetime.datetime | 
     It raises `OverflowError` for times that Python doesn't have.
     """
     zone = None if kind.tz is None else pa.scalar(0, kind).as_py().tzinfo
+    # An offset that is known of no moment in particular is that of all; other zones are asked each time.
+    is_fixed = zone is None or zone.utcoffset(None) is not None
+    epoch = _EPOCH if zone is None else _EPOCH_UTC.astimezone(zone)
 
     def make(microseconds: int | None) -> datetime.datetime | None:
         if microseconds is None:
             return None
         since = datetime.timedelta(microseconds=microseconds)
-        return _EPOCH + since if zone is None else (_EPOCH_UTC + since).astimezone(zone)
+        return epoch + since if is_fixed else (_EPOCH_UTC + since).astimezone(zone)
 
     return make
