@@ -89,7 +89,7 @@ def main() -> None:
         primary = held.enter_context(running("primary", "--data", str(folder / "primary"), *LISTEN)).uri
         _fill(primary, folder)
         built = ("serve", "--primary", primary, *LISTEN)
-        replica = held.enter_context(running(*built, until="native state built"))
+        replica = held.enter_context(running(*built, until="native state built table=orders"))
         connections = {OURS: held.enter_context(connect(replica.uri))}
         for peer, start in (("sail", _sail), ("roapi", _roapi)):
             connections[peer] = held.enter_context(start(folder))
@@ -238,7 +238,7 @@ def _change(primary: str, replica: str, row_count: int, op_count: int) -> None:
 
 def _wait_until_built_anew(replica: Served) -> None:
     deadline = time.monotonic() + 600
-    while sum("native state built" in line for line in replica.log) < 2:
+    while sum("native state built table=orders" in line for line in replica.log) < 2:
         assert time.monotonic() < deadline, "the native state isn't built anew"
         time.sleep(0.5)
 
