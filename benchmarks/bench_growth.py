@@ -98,7 +98,7 @@ def _bursts(feed: CountedFeed, replica: Served, count: int) -> dict[str, list[fl
     halves: list[dict[str, list[float]]] = [{}, {}]  # µs an op until idle, of each burst, by its kind
     _settle(replica)
     for number in range(count):
-        used, built = replica.processor_seconds, _built(replica)
+        used, built = replica.processor_seconds, replica.native_states_built(TABLE)
         seq, began = feed.add(BURST_OPS)
         with WaitingClient(replica.uri) as client:
             client.ask(NOTHING, seq)
@@ -111,7 +111,7 @@ def _bursts(feed: CountedFeed, replica: Served, count: int) -> dict[str, list[fl
         found[f"burst {before}, ops a second"] = [BURST_OPS / taken]
         found[f"burst {before}, processor"] = [until_visible / BURST_OPS * 1e6]
         half = number * 2 // count
-        kind = "with" if _built(replica) > built else "without"
+        kind = "with" if replica.native_states_built(TABLE) > built else "without"
         halves[half].setdefault(kind, []).append(until_idle)
         name = f"{('first', 'later')[half]} half, bursts {kind} a state made anew, processor until idle"
         found.setdefault(name, []).append(until_idle)
@@ -123,11 +123,6 @@ def _bursts(feed: CountedFeed, replica: Served, count: int) -> dict[str, list[fl
     )
     found["processor until idle, later half ÷ first half"] = [later / first]
     return found
-
-
-def _built(replica: Served) -> int:
-    """How many native states it has made."""
-    return sum("native state built" in line for line in replica.log)
 
 
 def _flow(feed: CountedFeed, replica: Served, seconds: float, *, is_query: bool) -> tuple[list[float], float]:

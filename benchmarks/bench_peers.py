@@ -38,7 +38,7 @@ from benchmarks.record import record
 from benchmarks.served import LISTEN, Served, running
 from flight_replica.client import connect, query
 from flight_replica.demo_orders import CREATE, Orders, orders
-from flight_replica.replica.native_states import EARLY_SHARE, REBUILD_OPS_MIN
+from flight_replica.replica.native_states import worn_ops
 
 QUESTION = "How fast is a replica with its tail applied, against Flight SQL servers on static Parquet?"
 OURS, PEERS = "flight-replica", ("sail", "roapi")
@@ -95,7 +95,7 @@ def main() -> None:
             connections[peer] = held.enter_context(start(folder))
         _check(connections, queries, folder, failures)
         _change(primary, replica.uri, options.rows, options.ops)
-        if options.ops > max(REBUILD_OPS_MIN, options.rows // EARLY_SHARE):
+        if options.ops > worn_ops(options.rows, is_early=True):
             _wait_until_built_anew(replica)
         samples = _measure(connections, queries, failures, options.repetitions)
     ratios = {}
@@ -238,7 +238,7 @@ def _change(primary: str, replica: str, row_count: int, op_count: int) -> None:
 
 def _wait_until_built_anew(replica: Served) -> None:
     deadline = time.monotonic() + 600
-    while sum("native state built table=orders" in line for line in replica.log) < 2:
+    while replica.native_states_built("orders") < 2:
         assert time.monotonic() < deadline, "the native state isn't built anew"
         time.sleep(0.5)
 

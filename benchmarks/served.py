@@ -50,6 +50,10 @@ class Served:
         found = (line.split() for line in lines if line.startswith("Rss"))
         return {name.rstrip(":"): int(kib) * 1024 for name, kib, *_ in found}
 
+    def native_states_built(self, table: str) -> int:
+        """How many native states of the table it has made so far."""
+        return sum(f"native state built table={table} " in line for line in self.log)
+
 
 def iceberg_orders(folder: Path, row_count: int) -> str:
     """The demo's orders as an Iceberg table of files of 1 M rows, sorted by id; its metadata file.

@@ -16,7 +16,7 @@ from flight_replica.state.parquet_state import ParquetState
 from flight_replica.state.state import ReplicaState
 from flight_replica.state.workspace import Workspace
 
-__all__ = ["NativeStates"]
+__all__ = ["NativeStates", "worn_ops"]
 
 TELL_SECONDS = 5.0  # between two lines in the log about one that is being made
 
@@ -24,8 +24,8 @@ _log = logging.getLogger(__name__)
 
 # A native table is built anew, in key order, when so many ops have been applied to it: at least so many …
 REBUILD_OPS_MIN = 500_000
-REBUILD_SHARE = 2  # … and this part of its rows. Scans are 2 to 4 times slower then (benchmarks/results) …
-EARLY_SHARE = 20  # … or only this part, which makes them 1.3 to 3 times slower, where builds …
+REBUILD_SHARE = 2  # … and this part of its rows; or only the next part, since a sum of 10 M rows takes
+EARLY_SHARE = 20  # twice as long after 10 000 ops already (benchmarks/results/scan.json), where builds …
 BUILD_TIME_SHARE = 20  # … have taken no more than this part of the time since the last one began.
 # While it lacks more ops than this they come first, since it would soon be built anew once more …
 BEHIND_OPS = 250_000
@@ -67,12 +67,11 @@ class NativeStates:
         """Whether `state` is a native one that isn't what it was when it was made."""
         if not isinstance(state, NativeState):
             return False
-        is_early = missing_ops <= BEHIND_OPS and time.monotonic() >= self._early_at
-        share = EARLY_SHARE if is_early else REBUILD_SHARE
-        worn_ops = max(REBUILD_OPS_MIN, state.row_count // share)
         if missing_ops > BEHIND_OPS:
-            worn_ops *= BEHIND_PATIENCE
-        return state.ops_since_copied > worn_ops or _is_log_long(state)
+            ops = BEHIND_PATIENCE * worn_ops(state.row_count)
+        else:
+            ops = worn_ops(state.row_count, is_early=time.monotonic() >= self._early_at)
+        return state.ops_since_copied > ops or _is_log_long(state)
 
     def _is_news(self, reason: str) -> bool:
         """Keep `reason`; whether it is a new one. Empty: there is nothing to be said."""
@@ -219,6 +218,11 @@ class NativeStates:
         with self._lock:
             self._is_over = True
         self.stop()
+
+
+def worn_ops(row_count: int, *, is_early: bool = False) -> int:
+    """The most ops that a native state of so many rows takes before it is to be built anew."""
+    return max(REBUILD_OPS_MIN, row_count // (EARLY_SHARE if is_early else REBUILD_SHARE))
 
 
 def _is_log_long(state: NativeState) -> bool:
