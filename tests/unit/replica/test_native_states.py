@@ -69,6 +69,28 @@ def test_progress_and_time_left_are_told_in_remark_and_log(
     assert "native state is being made table=large progress=" in caplog.text
 
 
+def test_a_table_that_is_loaded_starves_neither_queries_nor_applies_of_another_one(
+    tmp_path: Path, primary: SmallTable, workspace: Workspace
+) -> None:
+    with (
+        large(tmp_path, workspace) as loaded,
+        closing(Replica.open(primary.base, primary.log(), workspace=workspace)) as other,
+        ThreadPoolExecutor(1) as builder,
+    ):
+        other.swaps.merge_on_apply()
+        building = builder.submit(loaded.swaps.merge_on_apply)
+        answers = 0
+        while not building.done():
+            primary.commit(put(1, answers))
+            other.advance()
+            was_building = loaded.swaps.native_states.progress is not None
+            rows = other.query("SELECT v FROM t WHERE id + 0 = 1").read_all()
+            assert rows.column("v").to_pylist() == [answers]
+            answers += was_building and not building.done()
+        building.result()
+        assert answers >= 3, f"{answers} applies and answers while the other table was loaded"
+
+
 def test_a_build_ends_with_its_replica(tmp_path: Path, workspace: Workspace) -> None:
     with large(tmp_path, workspace) as replica, ThreadPoolExecutor(1) as other:
         building = other.submit(replica.swaps.merge_on_apply)
